@@ -1,0 +1,165 @@
+"""The frozen values that pass between rooms: what to train, what was seen, how fast it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from kdsearch.core.canonical import sha256_of
+from kdsearch.core.space import Scalar
+
+TrialState = Literal["waiting", "running", "paused", "complete", "stopped", "rejected", "failed"]
+FINISHED: tuple[TrialState, ...] = ("complete", "stopped", "rejected", "failed")
+
+
+def _scalars(values: Mapping[str, Any]) -> dict[str, Scalar]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialConfig:
+    """Everything that decides what one trial trains: equal configurations give equal weights."""
+
+    student: str
+    student_params: Mapping[str, Scalar]
+    scheme: str
+    scheme_params: Mapping[str, Scalar]
+    learning_rate: float
+    batch_size: int
+    epochs: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the canonical configuration."""
+        return sha256_of(asdict(self))
+
+    @property
+    def params(self) -> dict[str, Scalar]:
+        """Every parameter under its dotted name: ``textcnn.filters``, ``offline.lambda``."""
+        return {
+            "student": self.student,
+            **{f"{self.student}.{k}": v for k, v in self.student_params.items()},
+            "scheme": self.scheme,
+            **{f"{self.scheme}.{k}": v for k, v in self.scheme_params.items()},
+            "learning_rate": self.learning_rate,
+            "batch_size": self.batch_size,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; `from_json` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TrialConfig:
+        """From what `to_json` gave, also after a trip through JSON text."""
+        params = {k: _scalars(data[k]) for k in ("student_params", "scheme_params")}
+        return cls(**{**data, **params})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """How good logits are on a labelled pool. Everything is a share in [0, 1] but `nll` (nats)."""
+
+    quality: float
+    """The study's objective, e.g. the F1 of one class."""
+    accuracy: float
+    macro_f1: float
+    nll: float
+    """Mean negative log-likelihood of the true label."""
+    recall: Mapping[str, float]
+    """Recall of each class, by label name; 0 where undefined."""
+    agreement: float | None = None
+    """Share of rows on which the student's argmax is the teacher's; None without a teacher."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochReport:
+    """One epoch of one trial, as recorded."""
+
+    stage: str
+    epoch: int
+    """Counts from 1 over all stages."""
+    rows_seen: int
+    """Training rows since the trial began, over all stages."""
+    losses: Mapping[str, float]
+    """Mean of each weighted term over the epoch, and ``total``."""
+    scores: Scores | None
+    """None where the stage is not scored."""
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardwareProfile:
+    """What a latency figure is true of; figures of two profiles never share an axis."""
+
+    device_model: str
+    device: str
+    runtime: str
+    threads: int
+    batch_size: int
+    length_policy: str
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the profile."""
+        return sha256_of(asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Latency of one query in milliseconds, and the size of what was timed."""
+
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    mean_ms: float
+    num_queries: int
+    seconds: float
+    size_mb: float
+    """Size of the deployed model in 10^6 bytes (the ONNX file, or the parameters)."""
+    num_params: int
+    tokenize_p50_ms: float
+    """Median tokenisation time, which the other figures leave out."""
+    noisy: bool
+    """True if something else may have used the host meanwhile."""
+    profile: HardwareProfile
+
+    def at(self, objective: str) -> float:
+        """The figure that a study's objective names: ``p90_ms``, ``p50_ms`` or ``p99_ms``."""
+        return {"p50_ms": self.p50_ms, "p90_ms": self.p90_ms, "p99_ms": self.p99_ms}[objective]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; `from_json` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Latency:
+        """From what `to_json` gave."""
+        return cls(**{**data, "profile": HardwareProfile(**data["profile"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """What a finished trial is worth."""
+
+    scores: Scores
+    """Of the best scored epoch on the validation pool."""
+    best_epoch: int
+    epochs_run: int
+    rows_seen: int
+    train_seconds: float
+    artifact: str
+    """SHA-256 of the trained student (weights of the best epoch and what rebuilds it)."""
+    validation_logits: str
+    """SHA-256 of a float32 ``.npy`` of shape (rows, classes), in the pool's order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a trial failed."""
+
+    kind: Literal["exception", "attempts", "out_of_memory", "hang"]
+    message: str
+    traceback: str = field(default="", repr=False)
