@@ -138,7 +138,9 @@ class Param:
 Space: TypeAlias = Mapping[str, Param]
 
 
-def suggest_all(space: Space, narrowed: Mapping[str, Dimension], trial: Suggests, prefix: str) -> dict[str, Scalar]:
+def suggest_all(
+    space: Space, narrowed: Mapping[str, Dimension], trial: Suggests, prefix: str
+) -> dict[str, Scalar]:
     """A value for each parameter that exists, asked under the name ``prefix.parameter``.
 
     ``narrowed`` replaces defaults. A parameter with ``when`` must stand after the one it names.
