@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -28,11 +30,21 @@ class Blobs(Protocol):
         """Whether the store has these bytes."""
         ...
 
+    def remove(self, sha256: str) -> None:
+        """Forget these bytes (nothing happens if they are not there): superseded checkpoints."""
+        ...
 
-def put_tree(blobs: Blobs, folder: Path) -> str:
-    """Store every file below a folder; the returned SHA-256 names the list of them."""
+
+def put_tree(blobs: Blobs, folder: Path, *, only: Collection[str] | None = None) -> str:
+    """Store every file below a folder; the returned SHA-256 names the list of them.
+
+    With ``only``, just the files of these names, directly in the folder, and sharded weights.
+    """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    listing = {path.relative_to(folder).as_posix(): blobs.put(path) for path in files}
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    shard = re.compile(r"model-\d+-of-\d+\.safetensors")
+    kept = {n: p for n, p in names.items() if only is None or n in only or shard.fullmatch(n)}
+    listing = {name: blobs.put(path) for name, path in kept.items()}
     return blobs.put(canonical_json({"tree": listing}).encode())
 
 

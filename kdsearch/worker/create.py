@@ -1,0 +1,187 @@
+"""Create a study from a file, or find the one that the same file made before."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdsearch.core.blobs import put_tree
+from kdsearch.core.errors import ConflictError, DataError, NotFoundError, Problem, StudyFileError
+from kdsearch.core.spec import TeacherSpec
+from kdsearch.core.studyfile import StudyFile, spec_to_json
+from kdsearch.data.dataset import Dataset, load_dataset, save_dataset
+from kdsearch.search.asking import Search
+from kdsearch.search.plan import Plan
+from kdsearch.store import studies
+from kdsearch.store.connect import Store
+from kdsearch.store.optuna_storage import optuna_storage
+from kdsearch.store.studies import NewStudy, StudyRecord
+from kdsearch.teachers import source
+from kdsearch.worker.inputs import TEACHER_FILES, Inputs
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Teacher:
+    folder: Path | None
+    classifies: bool
+    labels: tuple[str, ...] | None
+    fingerprint: str
+
+
+def create(store: Store, file: StudyFile, *, on_progress: Progress) -> StudyRecord:
+    """Store the texts, the teacher and the study.
+
+    Raises ConflictError if the name is taken, DataError and StudyFileError for what cannot be.
+    """
+    _refuse_taken(store, file.spec.name)
+    teacher = _look_at_teacher(file)
+    dataset = _read(file, teacher, on_progress)
+    return _store(store, file, teacher, dataset, on_progress)
+
+
+def create_or_resume(store: Store, file: StudyFile, *, on_progress: Progress) -> StudyRecord:
+    """The study of this name: created, or resumed where the file and the data are the same.
+
+    Raises ConflictError with the difference where they are not; a changed budget is taken over.
+    """
+    try:
+        record = studies.find_study(store.engine, file.spec.name)
+    except NotFoundError:
+        return create(store, file, on_progress=on_progress)
+    if record.spec_sha256 != file.sha256:
+        raise ConflictError(
+            f"study {record.name!r} was created from another file:\n{difference(record, file)}",
+            hint="undo the change, or give the file another `name:`; only `budget` may change",
+        )
+    teacher = _look_at_teacher(file)
+    if record.data_fingerprint != _fingerprint(_read(file, teacher, lambda _: None), teacher):
+        raise ConflictError(
+            f"study {record.name!r} was created from other texts or another teacher under the same paths",
+            hint="restore them, or give the file another `name:`",
+        )
+    studies.raise_budget(store.engine, record.id, file.spec.budget)
+    return studies.find_study(store.engine, record.name)
+
+
+def difference(record: StudyRecord, file: StudyFile) -> str:
+    """The stored study file against this one, as a unified diff."""
+    lines = difflib.unified_diff(
+        record.spec_text.splitlines(), file.text.splitlines(), "stored", str(file.path), lineterm="", n=1
+    )
+    return "\n".join(lines)
+
+
+def _refuse_taken(store: Store, name: str) -> None:
+    try:
+        studies.find_study(store.engine, name)
+    except NotFoundError:
+        return
+    raise ConflictError(
+        f"study {name!r} exists already",
+        hint=f"see `kdsearch study show {name}`; `kdsearch run FILE` resumes it; or choose another `name:`",
+    )
+
+
+def _look_at_teacher(file: StudyFile) -> _Teacher:
+    spec = file.spec.teacher
+    if spec.model is None:
+        _require(file, spec.finetune is not None, "teacher", "a built teacher must be fine-tuned")
+        return _Teacher(None, classifies=False, labels=None, fingerprint="")
+    folder = source.resolve(spec.model, file.base)
+    found = source.describe(folder)
+    wants_finetune = spec.finetune is not None
+    _require(
+        file,
+        wants_finetune or found.classifies,
+        "teacher",
+        f"{spec.model} is not a classifier and is not fine-tuned",
+    )
+    force = spec.finetune is not None and spec.finetune.force
+    _require(
+        file,
+        not (found.classifies and wants_finetune and not force),
+        "teacher.finetune",
+        f"{spec.model} classifies already",
+    )
+    classifies = found.classifies and not wants_finetune
+    labels = _mapped(found.labels, spec) if classifies else None
+    return _Teacher(folder, classifies=classifies, labels=labels, fingerprint=found.fingerprint)
+
+
+def _mapped(labels: tuple[str, ...] | None, spec: TeacherSpec) -> tuple[str, ...] | None:
+    renamed = spec.label_map or {}
+    return None if labels is None else tuple(renamed.get(label, label) for label in labels)
+
+
+_WAYS_OUT = {
+    "a built teacher must be fine-tuned": "`finetune: {epochs: 3}` under teacher",
+}
+
+
+def _require(file: StudyFile, holds: bool, path: str, message: str) -> None:
+    if holds:
+        return
+    expected = _WAYS_OUT.get(message, "`finetune: {epochs: 2}` under teacher")
+    if path == "teacher.finetune":
+        expected = "no `finetune`, or `finetune: {force: true}` to train it all the same"
+    problem = Problem(path=tuple(path.split(".")), message=message, expected=expected, on_key=True)
+    raise StudyFileError((file.locate(problem),), file=str(file.path))
+
+
+def _read(file: StudyFile, teacher: _Teacher, on_progress: Progress) -> Dataset:
+    dataset = load_dataset(file.spec.data, base=file.base, teacher_labels=teacher.labels)
+    for warning in dataset.warnings:
+        on_progress(f"warning: {warning}")
+    if teacher.classifies and teacher.labels is None and file.spec.data.labels is None:
+        raise DataError(
+            f"teacher {file.spec.teacher.model} names its classes LABEL_0, LABEL_1, ...: which is which?",
+            hint=f"list them in the teacher's order: `data.labels: {list(dataset.labels)}`",
+        )
+    _check_objective(file, dataset.labels)
+    return dataset
+
+
+def _check_objective(file: StudyFile, labels: tuple[str, ...]) -> None:
+    quality = file.spec.objectives.quality
+    _, colon, label = quality.partition(":")
+    if colon and label not in labels:
+        problem = Problem(
+            path=("objectives", "quality"),
+            message=f"{quality!r} names a label that the data does not have",
+            expected="one of " + ", ".join(labels),
+        )
+        raise StudyFileError((file.locate(problem),), file=str(file.path))
+
+
+def _fingerprint(dataset: Dataset, teacher: _Teacher) -> str:
+    return f"{dataset.fingerprint}:{teacher.fingerprint}"
+
+
+def _store(
+    store: Store, file: StudyFile, teacher: _Teacher, dataset: Dataset, on_progress: Progress
+) -> StudyRecord:
+    on_progress("storing texts and teacher")
+    tree = None if teacher.folder is None else put_tree(store.blobs, teacher.folder, only=TEACHER_FILES)
+    inputs = Inputs(
+        dataset=save_dataset(dataset, store.blobs), teacher=tree, teacher_classifies=teacher.classifies
+    )
+    spec = file.spec
+    Search.create(optuna_storage(store), spec.name, Plan(spec, num_labels=len(dataset.labels)))
+    return studies.create_study(
+        store.engine,
+        NewStudy(
+            name=spec.name,
+            optuna_name=spec.name,
+            spec_text=file.text,
+            spec_json=spec_to_json(spec),
+            spec_sha256=file.sha256,
+            dataset_sha256=inputs.save(store.blobs),
+            data_fingerprint=_fingerprint(dataset, teacher),
+            artifacts_url=store.artifacts_url,
+            budget=spec.budget,
+        ),
+    )
