@@ -1,0 +1,1 @@
+"""Distilling: losses, schemes, and the one training loop."""

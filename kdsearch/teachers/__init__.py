@@ -1,0 +1,1 @@
+"""Teachers: where they come from, how one is built, and their signals."""
