@@ -1,0 +1,42 @@
+"""What every part of a worker is handed: the study, the store, the machine, and when to let go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdsearch.core.spec import StudySpec
+from kdsearch.measure.hostlock import HostLock
+from kdsearch.store.connect import Store
+from kdsearch.store.studies import StudyRecord
+from kdsearch.worker.inputs import Inputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    """How one worker process uses its machine."""
+
+    device: str = "cpu"
+    """``cpu`` or ``cuda:N``."""
+    threads: int = 1
+    prepare_threads: int = 1
+    """Threads while preparing the teacher, when the other workers of the host only wait."""
+    lock_folder: Path = Path()
+    """Shared by all workers of the host, so that nothing trains while latency is measured."""
+    poll_s: float = 0.5
+    lease_s: float = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerContext:
+    """Frozen for the life of the worker; ``should_stop`` turns true once."""
+
+    store: Store
+    study: StudyRecord
+    spec: StudySpec
+    inputs: Inputs
+    options: WorkerOptions
+    worker_id: str
+    lock: HostLock
+    should_stop: Callable[[], bool]
