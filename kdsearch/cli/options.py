@@ -1,0 +1,154 @@
+"""The options that every command takes, before or after its name, and the store they lead to.
+
+A command is a plain function whose first argument is an `Options`; `with_options` adds the rest to
+its signature, so that they stand in its help and its completion too.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from kdsearch.core.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kdsearch.store.connect import Store
+
+PANEL = "Everywhere"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What was asked for besides the command's own arguments."""
+
+    storage: str | None = None
+    """Postgres URL; None means the embedded server."""
+    artifacts: str | None = None
+    """URL of the artifact store; None means a folder of the home."""
+    json: bool = False
+    quiet: bool = False
+    debug: bool = False
+
+    def over(self, outer: Options | None) -> Options:
+        """These, and where they say nothing those that stood before the command's name."""
+        if outer is None:
+            return self
+        return Options(
+            storage=self.storage or outer.storage,
+            artifacts=self.artifacts or outer.artifacts,
+            json=self.json or outer.json,
+            quiet=self.quiet or outer.quiet,
+            debug=self.debug or outer.debug,
+        )
+
+    @property
+    def home(self) -> Path:
+        """Absolute path of the state folder: KDSEARCH_HOME, else ./.kdsearch."""
+        from kdsearch.store.connect import resolve_home
+
+        return resolve_home(os.environ).resolve()
+
+    @contextmanager
+    def store(self, *, check_schema: bool = True) -> Iterator[Store]:
+        """The store, opened; an embedded server is started if need be."""
+        from kdsearch.store.connect import open_store
+
+        with open_store(self.storage, self.artifacts, home=self.home, check_schema=check_schema) as store:
+            yield store
+
+    @contextmanager
+    def reading(self) -> Iterator[Store]:
+        """The store, for commands that only read: where nothing was ever stored, none is made."""
+        if self.nothing_stored:
+            raise NotFoundError(
+                f"no studies here: {self.home} does not exist",
+                hint="kdsearch run study.yaml starts one; --storage URL or KDSEARCH_STORAGE names a server",
+            )
+        with self.store() as store:
+            yield store
+
+    @property
+    def nothing_stored(self) -> bool:
+        """Whether an embedded server is meant and no study was ever launched from this folder."""
+        return self.storage is None and not self.home.exists()
+
+    def environment(self) -> dict[str, str]:
+        """The environment for a child process that shall see the same store (URLs never go to argv)."""
+        given = {"KDSEARCH_STORAGE": self.storage, "KDSEARCH_ARTIFACTS": self.artifacts}
+        named = {name: value for name, value in given.items() if value is not None}
+        return {**os.environ, **named, "KDSEARCH_HOME": str(self.home)}
+
+
+def _common(
+    ctx: typer.Context,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="KDSEARCH_STORAGE",
+            show_default=False,
+            rich_help_panel=PANEL,
+            help="Postgres to use. Without one, an embedded server in ./.kdsearch.",
+        ),
+    ] = None,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="KDSEARCH_ARTIFACTS",
+            show_default=False,
+            rich_help_panel=PANEL,
+            help="Where trained students are kept: file:// or s3://.",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", rich_help_panel=PANEL, help="One JSON object on stdout.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", rich_help_panel=PANEL, help="Names and numbers only.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", rich_help_panel=PANEL, help="Tracebacks on errors.")
+    ] = False,
+) -> Options:
+    given = Options(storage=storage, artifacts=artifacts, json=as_json, quiet=quiet, debug=debug)
+    return given.over(ctx.obj)
+
+
+def with_options(command: Callable[..., Any]) -> Callable[..., None]:
+    """The command with every common option in its signature; its own come first."""
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
+    common = list(inspect.signature(_common).parameters.values())
+
+    def wrapped(ctx: typer.Context, **given: Any) -> None:
+        options = _common(ctx, **{p.name: given.pop(p.name) for p in common if p.name != "ctx"})
+        ctx.obj = options  # a group's commands find here what stood before their name
+        command(options, **given)
+
+    hints = {**get_type_hints(command, include_extras=True), **get_type_hints(_common, include_extras=True)}
+    parameters = [
+        p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in (*own, *common)
+    ]
+    wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
+    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: hints[p.name] for p in parameters}
+    return wrapped
+
+
+def group(help_text: str) -> typer.Typer:
+    """An empty group of commands that takes the common options too."""
+
+    def keep(options: Options) -> None:
+        """Nothing but keep what stands before the command's name."""
+
+    app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help=help_text)
+    app.callback(help=help_text, no_args_is_help=True)(with_options(keep))
+    return app
