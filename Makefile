@@ -17,13 +17,6 @@ DEMO_STUDY := studies/quickstart.yaml
 DEMO_NAME = $(shell sed -n 's/^name: *\([^ #]*\).*/\1/p' $(DEMO_STUDY))
 DEMO_EXPORT := exported/quickstart
 
-ifdef PYTHON
-export PYTHON
-endif
-ifdef TORCH_INDEX
-export TORCH_INDEX
-endif
-
 help:
 	@sed -n 's/^#   //p' Makefile
 
