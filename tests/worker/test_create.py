@@ -1,0 +1,96 @@
+"""Creating and resuming: what is stored, and every way in which a study file can contradict it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdsearch.core.errors import ConflictError, DataError, StudyFileError
+from kdsearch.core.studyfile import StudyFile
+from kdsearch.search import check
+from kdsearch.store import reads
+from kdsearch.store.connect import Store
+from kdsearch.worker.create import create, create_or_resume
+
+Write = Callable[..., StudyFile]
+
+
+def quiet(_: str) -> None:
+    """No progress wanted."""
+
+
+def test_the_same_file_is_the_same_study(store: Store, write_study: Write) -> None:
+    first = create_or_resume(store, write_study(), on_progress=quiet)
+    second = create_or_resume(store, write_study(), on_progress=quiet)
+    assert first.id == second.id
+
+
+def test_create_refuses_a_taken_name(store: Store, write_study: Write) -> None:
+    create(store, write_study(), on_progress=quiet)
+    with pytest.raises(ConflictError, match="'tiny' exists"):
+        create(store, write_study(), on_progress=quiet)
+
+
+def test_a_changed_file_is_a_conflict_that_shows_the_difference(store: Store, write_study: Write) -> None:
+    create_or_resume(store, write_study(), on_progress=quiet)
+    with pytest.raises(ConflictError) as caught:
+        create_or_resume(store, write_study(replace=("filters: [8]", "filters: [8, 16]")), on_progress=quiet)
+    assert "-    filters: [8]\n+    filters: [8, 16]" in caught.value.what
+
+
+def test_the_budget_may_change(store: Store, write_study: Write) -> None:
+    create_or_resume(store, write_study(trials=5), on_progress=quiet)
+    create_or_resume(store, write_study(trials=7), on_progress=quiet)
+    assert reads.study(store.engine, "tiny").budget_trials == 7
+
+
+def test_other_texts_under_the_same_path_are_a_conflict(
+    store: Store, write_study: Write, tmp_path: Path
+) -> None:
+    source = ("synthetic://spam_opinions?rows=160&seed=1", "train.csv")
+    rows = "text,label\n" + "".join(
+        f"opinion number {i},{'spam' if i % 2 else 'genuine'}\n" for i in range(40)
+    )
+    (tmp_path / "train.csv").write_text(rows)
+    create_or_resume(store, write_study(replace=source), on_progress=quiet)
+    (tmp_path / "train.csv").write_text(rows.replace("number 7", "number seven"))
+    with pytest.raises(ConflictError, match="other texts"):
+        create_or_resume(store, write_study(replace=source), on_progress=quiet)
+
+
+def test_an_objective_must_name_a_label_of_the_data(store: Store, write_study: Write) -> None:
+    file = write_study(replace=("latency: {warmup", 'objectives: {quality: "f1:ham"}\nlatency: {warmup'))
+    with pytest.raises(StudyFileError) as caught:
+        create(store, file, on_progress=quiet)
+    (problem,) = caught.value.problems
+    assert problem.where is not None
+    assert problem.where.line is not None
+    assert "ham" in problem.message
+
+
+def test_a_built_teacher_must_be_fine_tuned(store: Store, write_study: Write) -> None:
+    line = "  finetune: {epochs: 1, learning_rate: 1e-3, batch_size: 32, anchors: 2}\n"
+    with pytest.raises(StudyFileError) as caught:
+        create(store, write_study(replace=(line, "")), on_progress=quiet)
+    assert "fine-tuned" in caught.value.problems[0].message
+
+
+def test_a_teacher_that_is_nowhere(store: Store, tmp_path: Path, write_study: Write) -> None:
+    build = "  build: {layers: 1, hidden: 16, heads: 2, vocab_size: 400}\n"
+    file = write_study(replace=(build, "  model: ./no-such-teacher\n"))
+    with pytest.raises(DataError, match="no-such-teacher"):
+        create(store, file, on_progress=quiet)
+
+
+def test_nothing_is_left_behind_by_a_refused_file(store: Store, write_study: Write, tmp_path: Path) -> None:
+    with pytest.raises(StudyFileError):
+        check.load(_broken(tmp_path), {})
+    assert reads.studies(store.engine) == []
+
+
+def _broken(folder: Path) -> Path:
+    path = folder / "broken.yaml"
+    path.write_text("version: 1\nname: broken\ndata: {train: a.csv}\n")
+    return path
