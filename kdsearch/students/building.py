@@ -1,0 +1,119 @@
+"""From a name and parameters to a student, and from a student to a folder and back.
+
+A saved student is `model.safetensors` (its weights and id table) and `student.json` (what rebuilds it).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from kdsearch.core.canonical import sha256_of
+from kdsearch.core.errors import ArtifactError
+from kdsearch.core.space import Scalar
+from kdsearch.students import STUDENTS
+from kdsearch.students.base import InputShape, Student
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "student.json"
+
+
+@dataclass(frozen=True)
+class SavedStudent:
+    """A student read back, and the names of its classes in the order of its logits."""
+
+    student: Student
+    labels: tuple[str, ...]
+
+
+def _checked(name: str, params: Mapping[str, Scalar]) -> dict[str, Any]:
+    """The parameters, if they are exactly those of the student and legal."""
+    space = STUDENTS[name].SPACE
+    exist = {k for k, p in space.items() if p.when is None or params.get(p.when[0]) == p.when[1]}
+    unknown, missing = sorted(params.keys() - exist), sorted(exist - params.keys())
+    if unknown or missing:
+        raise ValueError(f"student {name!r}: parameters that do not exist {unknown}, missing {missing}")
+    for key, value in params.items():
+        if not space[key].accepts(value):
+            raise ValueError(f"{name}.{key} is {value!r}, expected {space[key].expected()}")
+    return dict(params)
+
+
+def build_student(
+    name: str,
+    params: Mapping[str, Scalar],
+    shape: InputShape,
+    id_table: npt.NDArray[np.int64] | None,
+    *,
+    seed: int = 0,
+) -> Student:
+    """A fresh student on the CPU; equal seeds give equal weights, and nobody else's generator moves.
+
+    ``id_table`` is (vocab_size,); None maps an id to itself as far as the embedding goes.
+    """
+    checked = _checked(name, params)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        student = STUDENTS[name](shape, **checked)
+    student.params = dict(params)
+    if id_table is not None:
+        if id_table.shape != (shape.vocab_size,):
+            raise ValueError(f"the id table has shape {id_table.shape}, the tokenizer {shape.vocab_size} ids")
+        if id_table.min() < 0 or id_table.max() >= shape.num_tokens:
+            raise ValueError(f"the id table leaves the {shape.num_tokens} rows of the embedding")
+        student.id_table.copy_(torch.from_numpy(id_table.astype(np.int64)))
+    return student
+
+
+def architecture_key(name: str, params: Mapping[str, Scalar], shape: InputShape) -> str:
+    """SHA-256 of what the latency depends on: two students with one key take equally long."""
+    space = STUDENTS[name].SPACE
+    architecture = {key: value for key, value in params.items() if space[key].architecture}
+    return sha256_of({"format": FORMAT, "student": name, "params": architecture, "shape": asdict(shape)})
+
+
+def save_student(student: Student, folder: Path, labels: tuple[str, ...]) -> None:
+    """Write the student into a folder, which is created if need be."""
+    if len(labels) != student.shape.num_labels:
+        raise ValueError(f"{len(labels)} labels for {student.shape.num_labels} logits")
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {key: value.detach().cpu().contiguous() for key, value in student.state_dict().items()}
+    save_file(weights, folder / WEIGHTS)
+    description = {
+        "format": FORMAT,
+        "student": student.NAME,
+        "params": student.params,
+        "shape": asdict(student.shape),
+        "labels": labels,
+    }
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
+
+
+def load_student(folder: Path) -> SavedStudent:
+    """Read what `save_student` wrote; in evaluation mode, on the CPU.
+
+    Raises ArtifactError where a file is missing, damaged, or of a newer kdsearch.
+    """
+    try:
+        saved = json.loads((folder / DESCRIPTION).read_text())
+        if saved["format"] != FORMAT or saved["student"] not in STUDENTS:
+            raise ArtifactError(
+                f"{folder}: student {saved['student']!r} of format {saved['format']} is unknown here",
+                hint="A newer kdsearch wrote it: upgrade this one.",
+            )
+        params = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["params"].items()}
+        student = build_student(saved["student"], params, InputShape(**saved["shape"]), None)
+        student.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ArtifactError(f"{folder} does not hold a student that can be read: {error}") from error
+    return SavedStudent(student.eval(), tuple(saved["labels"]))
