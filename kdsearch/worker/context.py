@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdsearch.core.spec import StudySpec
+from kdsearch.data.inputs import Inputs
 from kdsearch.measure.hostlock import HostLock
 from kdsearch.store.connect import Store
 from kdsearch.store.studies import StudyRecord
-from kdsearch.worker.inputs import Inputs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from kdsearch.core.errors import ConflictError, DataError, NotFoundError, Proble
 from kdsearch.core.spec import TeacherSpec
 from kdsearch.core.studyfile import StudyFile, spec_to_json
 from kdsearch.data.dataset import Dataset, load_dataset, save_dataset
+from kdsearch.data.inputs import TEACHER_FILES, Inputs
 from kdsearch.search.asking import Search
 from kdsearch.search.plan import Plan
 from kdsearch.store import studies
@@ -19,7 +20,6 @@ from kdsearch.store.connect import Store
 from kdsearch.store.optuna_storage import optuna_storage
 from kdsearch.store.studies import NewStudy, StudyRecord
 from kdsearch.teachers import source
-from kdsearch.worker.inputs import TEACHER_FILES, Inputs
 
 Progress = Callable[[str], None]
 

@@ -22,6 +22,7 @@ from sqlalchemy.engine import Connection
 from kdsearch.core.errors import KdsearchError, LeaseLostError, TooManyFailuresError
 from kdsearch.core.records import Failure
 from kdsearch.core.studyfile import spec_from_json
+from kdsearch.data.inputs import Inputs
 from kdsearch.data.prepared import Prepared
 from kdsearch.measure.hostlock import HostLock
 from kdsearch.measure.profile import hardware_profile
@@ -32,7 +33,6 @@ from kdsearch.store.connect import Store
 from kdsearch.store.leases import Lease
 from kdsearch.store.optuna_storage import optuna_storage
 from kdsearch.worker.context import WorkerContext, WorkerOptions
-from kdsearch.worker.inputs import Inputs
 from kdsearch.worker.measuring import can_measure
 from kdsearch.worker.prepare import prepare
 from kdsearch.worker.pulse import Pulse
