@@ -23,7 +23,7 @@ class Seen(NamedTuple):
     """Without gradient; None where no term of the stage asks for them."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Term:
     """One weighted loss. A term of weight 0 is never computed: leave it out of the stage."""
 
