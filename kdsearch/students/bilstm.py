@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 def new_lstm(width: int, hidden: int) -> nn.LSTM:
     """Orthogonal recurrences, and forget gates that begin open."""
     lstm = nn.LSTM(width, hidden, batch_first=True)
-    nn.init.xavier_uniform_(lstm.weight_ih_l0)
-    for gate in lstm.weight_hh_l0.detach().chunk(4):
-        nn.init.orthogonal_(gate)
-    for bias in (lstm.bias_ih_l0, lstm.bias_hh_l0):
-        nn.init.zeros_(bias)
+    weights = dict(lstm.named_parameters())
     with torch.no_grad():
-        lstm.bias_ih_l0[hidden : 2 * hidden] = 1.0  # torch's gate order: input, forget, cell, output
+        nn.init.xavier_uniform_(weights["weight_ih_l0"])
+        for gate in weights["weight_hh_l0"].chunk(4):
+            nn.init.orthogonal_(gate)
+        for name in ("bias_ih_l0", "bias_hh_l0"):
+            nn.init.zeros_(weights[name])
+        weights["bias_ih_l0"][hidden : 2 * hidden] = 1.0  # torch's order: input, forget, cell, output
     return lstm
 
 

@@ -41,7 +41,7 @@ class Graph:
         if isinstance(values, float):
             values = np.array(values, np.float32)
         name = f"constant_{len(self._constants)}"
-        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(np.asarray(values)), name))
+        self._constants.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
         return name
 
     def tensor(self, values: Tensor) -> str:

@@ -99,7 +99,7 @@ class Attention(Pooling):
 
     def forward(self, states_BTD: Tensor, lengths_B: Tensor) -> Tensor:
         """Pool."""
-        scores_BT1 = self.score(states_BTD).masked_fill(_padding(states_BTD, lengths_B), LOWEST)
+        scores_BT1: Tensor = self.score(states_BTD).masked_fill(_padding(states_BTD, lengths_B), LOWEST)
         return (states_BTD * scores_BT1.softmax(1)).sum(1)
 
     def draw(self, graph: Graph, states_TBD: str, lengths_B: str) -> str:
