@@ -107,11 +107,26 @@ class Shard:
             ) from error
 
 
-def lookup(shards: Sequence[Shard], pool: TokenPool, *, num_labels: int) -> tuple[FloatArray, IntArray]:
-    """(logits (N, C), missing rows): NaN where no shard has the text.
+def compute_shard(
+    module: nn.Module,
+    pool: TokenPool,
+    rows: IntArray,
+    *,
+    pad_id: int,
+    device: torch.device | str,
+    breathe: Callable[[], None],
+) -> Shard:
+    """The logits of some rows of a pool, ready to be stored and shared."""
+    part = take(pool, rows)
+    return Shard(part.keys, compute_logits(module, part, pad_id=pad_id, device=device, breathe=breathe))
+
+
+def lookup(shards: Sequence[Shard], pool: TokenPool) -> tuple[FloatArray, IntArray]:
+    """(logits (N, C), missing rows): NaN where no shard has the text; C is 0 without any shard.
 
     Of equal texts that are missing only the first is named, so that it is computed once.
     """
+    num_labels = shards[0].logits_SC.shape[1] if shards else 0
     logits_NC = np.full((len(pool), num_labels), np.nan, np.float32)
     known = {key.tobytes(): (s, i) for s, shard in enumerate(shards) for i, key in enumerate(shard.keys)}
     missing: dict[bytes, int] = {}
@@ -140,8 +155,8 @@ def audit(
     *,
     pad_id: int,
     device: torch.device | str,
-    breathe: Callable[[], None],
-    seed: int,
+    breathe: Callable[[], None] = lambda: None,
+    seed: int = 0,
     num_rows: int = 32,
     tolerance: float = 1e-3,
     expected_accuracy: float | None = None,

@@ -69,6 +69,11 @@ class TeacherModule(nn.Module):
         self.classifier = classifier
         self.register_buffer("order_C", torch.tensor(order), persistent=False)
 
+    @property
+    def pad_id(self) -> int:
+        """Id of the padding token; what stands on padding never counts."""
+        return int(self.classifier.config.pad_token_id or 0)
+
     def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Output:
         """Logits (B, C) and the mean of the last layer's vectors over real tokens (B, D)."""
         output = self.classifier(
