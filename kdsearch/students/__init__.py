@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kdsearch.students.bag import Bag
 from kdsearch.students.base import Student
+from kdsearch.students.bert_small import BertSmall
 from kdsearch.students.bilstm import BiLSTM
 from kdsearch.students.textcnn import TextCNN
 
@@ -11,4 +12,5 @@ STUDENTS: dict[str, type[Student]] = {
     Bag.NAME: Bag,
     TextCNN.NAME: TextCNN,
     BiLSTM.NAME: BiLSTM,
+    BertSmall.NAME: BertSmall,
 }

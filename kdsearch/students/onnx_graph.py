@@ -92,9 +92,9 @@ class Graph:
         vectors = self.node("Gather", self.tensor(embedding.weight), self.compact_ids(id_table))
         return self.node("Mul", vectors, mask_BT1)
 
-    def unsqueeze(self, value: str, axis: int) -> str:
-        """A new axis of one."""
-        return self.node("Unsqueeze", value, self.constant([axis]))
+    def unsqueeze(self, value: str, *axes: int) -> str:
+        """New axes of one."""
+        return self.node("Unsqueeze", value, self.constant(axes))
 
     def reduce(self, op: str, value: str, axis: int, *, keepdims: bool = False) -> str:
         """`ReduceSum`, `ReduceMax`... over one axis."""
@@ -104,12 +104,11 @@ class Graph:
         """Number of tokens (B,) int64, at least 1."""
         return self.node("Max", self.reduce("ReduceSum", self.mask_BT, 1), self.constant([1]))
 
-    def is_padding(self, states_TBD: str, lengths_B: str) -> str:
-        """True (T, B, 1) behind the end of each text."""
-        num_T = self.node("Shape", states_TBD, start=0, end=1)
-        scalars = [self.constant(0), self.node("Squeeze", num_T), self.constant(1)]
-        positions_T1 = self.unsqueeze(self.node("Range", *scalars), 1)
-        return self.unsqueeze(self.node("GreaterOrEqual", positions_T1, lengths_B), 2)
+    def is_token(self, lengths_B: str) -> str:
+        """True (B, T) on tokens, and on the first column always."""
+        num_T = self.node("Squeeze", self.node("Shape", self.ids_BT, start=1, end=2))
+        positions_T = self.node("Range", self.constant(0), num_T, self.constant(1))
+        return self.node("Less", positions_T, self.unsqueeze(lengths_B, 1))
 
     def bilstm(self, ahead: nn.LSTM, back: nn.LSTM, states_TBD: str, lengths_B: str) -> str:
         """States (T, B, 2H) of a layer: forwards and, within each length, backwards; zero on padding."""

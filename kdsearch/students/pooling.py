@@ -23,6 +23,11 @@ def _padding(states_BTD: Tensor, lengths_B: Tensor) -> Tensor:
     return (positions_T >= lengths_B.unsqueeze(1)).unsqueeze(2)
 
 
+def _is_token(graph: Graph, lengths_B: str) -> str:
+    """True (T, B, 1) on the tokens of each text."""
+    return graph.unsqueeze(graph.node("Transpose", graph.is_token(lengths_B), perm=[1, 0]), 2)
+
+
 class Pooling(nn.Module):
     """States (B, T, D) and lengths (B,), each at least 1, to (B, D)."""
 
@@ -48,10 +53,8 @@ class Maximum(Pooling):
 
     def draw(self, graph: Graph, states_TBD: str, lengths_B: str) -> str:
         """As `forward`."""
-        lowered = graph.node(
-            "Where", graph.is_padding(states_TBD, lengths_B), graph.constant(LOWEST), states_TBD
-        )
-        return graph.reduce("ReduceMax", lowered, 0)
+        lowered_TBD = graph.node("Where", _is_token(graph, lengths_B), states_TBD, graph.constant(LOWEST))
+        return graph.reduce("ReduceMax", lowered_TBD, 0)
 
 
 class Mean(Pooling):
@@ -104,10 +107,9 @@ class Attention(Pooling):
 
     def draw(self, graph: Graph, states_TBD: str, lengths_B: str) -> str:
         """As `forward`."""
-        scores = graph.node("MatMul", states_TBD, graph.tensor(self.score.weight.T))
-        padding = graph.is_padding(states_TBD, lengths_B)
-        lowered = graph.node("Where", padding, graph.constant(LOWEST), scores)
-        weights = graph.node("Softmax", lowered, axis=0)
+        scores_TB1 = graph.node("MatMul", states_TBD, graph.tensor(self.score.weight.T))
+        lowered_TB1 = graph.node("Where", _is_token(graph, lengths_B), scores_TB1, graph.constant(LOWEST))
+        weights = graph.node("Softmax", lowered_TB1, axis=0)
         return graph.reduce("ReduceSum", graph.node("Mul", states_TBD, weights), 0)
 
 
