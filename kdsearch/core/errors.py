@@ -16,10 +16,20 @@ KdsearchError (exit 1)
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+
+
+def closest(word: str, options: Iterable[str]) -> str:
+    """The option that a mistyped word probably means; empty if none is near."""
+    by_lower = {option.lower(): option for option in options}
+    near = difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.6)
+    swapped = [option for option in near if sorted(option) == sorted(word.lower())]
+    return by_lower[(swapped or near)[0]] if near else ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias
 
 Scalar: TypeAlias = bool | int | float | str | tuple[int, ...]
@@ -50,7 +50,9 @@ class Choice:
     options: tuple[Scalar, ...]
 
     def suggest(self, trial: Suggests, name: str) -> Scalar:
-        """One of the options."""
+        """One of the options; where there is one alone, Optuna never hears of it."""
+        if len(self.options) == 1:
+            return self.options[0]
         by_code = {encode(option): option for option in self.options}
         return by_code[trial.suggest_categorical(name, tuple(by_code))]  # type: ignore[index]
 
@@ -127,6 +129,19 @@ class Param:
             return isinstance(value, tuple) and bool(value) and all(self._in_range(v) for v in value)
         return self._is_number(value) and self._in_range(value)  # type: ignore[arg-type]
 
+    def narrow(self, dimension: Dimension) -> Dimension:
+        """The dimension in this parameter's kind: `{min: 1, max: 16}` of a number has real values.
+
+        The dimension must have been checked; what it lacks in kind is not found here.
+        """
+        if self.kind != "float":
+            return dimension
+        if isinstance(dimension, Range):
+            return replace(dimension, low=float(dimension.low), high=float(dimension.high), integer=False)
+        if isinstance(dimension, Choice):
+            return Choice(tuple(float(option) for option in dimension.options))  # type: ignore[arg-type]
+        return Fixed(float(dimension.value))  # type: ignore[arg-type]
+
     def _is_number(self, value: Scalar) -> bool:
         whole = isinstance(value, int) and not isinstance(value, bool)
         return whole or (self.kind == "float" and isinstance(value, float) and math.isfinite(value))
@@ -148,5 +163,6 @@ def suggest_all(
     values: dict[str, Scalar] = {}
     for name, param in space.items():
         if param.when is None or values.get(param.when[0]) == param.when[1]:
-            values[name] = narrowed.get(name, param.default).suggest(trial, f"{prefix}.{name}")
+            dimension = param.narrow(narrowed.get(name, param.default))
+            values[name] = dimension.suggest(trial, f"{prefix}.{name}")
     return values

@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from kdsearch.core.errors import closest
 from kdsearch.core.space import Choice, Dimension, Fixed, Range, Scalar
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
@@ -24,9 +26,10 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
 
 
-def wrong(message: str, expected: str) -> PydanticCustomError:
+def wrong(message: str, expected: str, *, suggestion: str = "") -> PydanticCustomError:
     """A mistake at the place of the value being validated."""
-    return PydanticCustomError("study", "{message}", {"message": message, "expected": expected})
+    context = {"message": message, "expected": expected, "suggestion": suggestion}
+    return PydanticCustomError("study", "{message}", context)
 
 
 # ---------------------------------------------------------------- dimensions
@@ -41,14 +44,18 @@ def _scalar(value: Any) -> Scalar:
         raise wrong(f"{value!r} is not a finite number", "a finite number")
     if isinstance(value, (bool, int, float, str)):
         return value
-    raise wrong(f"{value!r} is not a value", "a number, a text, true or false")
+    raise wrong(
+        "nothing stands here" if value is None else f"{value!r} is not a value",
+        "a number, a text, true or false",
+    )
 
 
 def _range(value: Mapping[str, Any]) -> Range:
     expected = "{min: 0.1, max: 1.0} with optional log: true or step: 0.1"
     unknown = [key for key in value if key not in RANGE_KEYS]
     if unknown:
-        raise wrong(f"unknown key {unknown[0]!r} in a range", expected)
+        suggestion = closest(str(unknown[0]), RANGE_KEYS)
+        raise wrong(f"unknown key `{unknown[0]}` in a range", expected, suggestion=suggestion)
     low, high, log, step = (value.get(key) for key in RANGE_KEYS)
     numbers = [n for n in (low, high) if isinstance(n, (int, float)) and not isinstance(n, bool)]
     if len(numbers) < 2 or not all(math.isfinite(n) for n in numbers):
@@ -59,16 +66,27 @@ def _range(value: Mapping[str, Any]) -> Range:
 def _checked_range(low: float, high: float, log: Any, step: Any, expected: str) -> Range:
     if not low < high:
         raise wrong(f"min {low!r} is not below max {high!r}", "min below max")
-    if log not in (None, True, False):
+    if not (log is None or isinstance(log, bool)):
         raise wrong(f"log is {log!r}", "true or false")
-    if step is not None and (isinstance(step, bool) or not isinstance(step, (int, float)) or step <= 0):
-        raise wrong(f"step is {step!r}", "a number above 0")
     if log and step is not None:
         raise wrong("log and step exclude each other", expected)
     if log and low <= 0:
         raise wrong(f"min {low!r} of a logarithmic range is not above 0", "min above 0")
+    _check_step(low, high, step)
     integer = all(isinstance(n, int) for n in (low, high, step if step is not None else 1))
     return Range(low, high, log=bool(log), step=step, integer=integer)
+
+
+def _check_step(low: float, high: float, step: Any) -> None:
+    if step is None:
+        return
+    number = isinstance(step, (int, float)) and not isinstance(step, bool) and math.isfinite(step)
+    if not number or step <= 0:
+        raise wrong(f"step is {step!r}", "a number above 0")
+    start, end, stride = (Decimal(str(n)) for n in (low, high, step))
+    if (end - start) % stride:
+        last = start + (end - start) // stride * stride
+        raise wrong(f"step {step!r} from min {low!r} does not meet max {high!r}", f"e.g. max: {last}")
 
 
 def dimension(value: Any) -> Dimension:
@@ -96,6 +114,18 @@ def _source(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
+def _labels(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    expected = "at least two distinct texts, numbers in quotes: [ham, spam] or ['0', '1']"
+    others = [label for label in value if not isinstance(label, str)]
+    if others:
+        raise wrong(f"the label {others[0]!r} is not a text", expected)
+    if len(value) < 2 or len(set(value)) < len(value):
+        raise wrong(f"labels are {value!r}", expected)
+    return tuple(value)
+
+
 class SourceSpec(_Frozen):
     """Where a pool comes from: a path, a glob, ``hf://name@revision`` or ``synthetic://...``."""
 
@@ -115,15 +145,7 @@ class DataSpec(_Frozen):
     unlabelled: Source | None = None
     text: str = "text"
     label: str = "label"
-    labels: Annotated[
-        tuple[str, ...] | None, BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
-    ] = None
-
-    @model_validator(mode="after")
-    def _distinct_labels(self) -> DataSpec:
-        if self.labels is not None and (len(self.labels) < 2 or len(set(self.labels)) < len(self.labels)):
-            raise wrong(f"labels {list(self.labels)!r}", "at least two distinct labels")
-        return self
+    labels: Annotated[tuple[str, ...] | None, BeforeValidator(_labels)] = None
 
 
 class LastLayers(_Frozen):
@@ -132,13 +154,22 @@ class LastLayers(_Frozen):
     last: int = Field(ge=1)
 
 
+def _layers(value: Any) -> Any:
+    if value == "all" or isinstance(value, LastLayers):
+        return value
+    last = value.get("last") if isinstance(value, Mapping) and set(value) == {"last"} else None
+    if isinstance(last, bool) or not isinstance(last, int) or last < 1:
+        raise wrong(f"layers is {value!r}", "all, or {last: 4} for the last 4 and the classifier")
+    return LastLayers(last=last)
+
+
 class FinetuneSpec(_Frozen):
     """How a teacher that does not classify yet is trained, once per study."""
 
     epochs: int = Field(default=2, ge=1, le=1000)
     learning_rate: float = Field(default=5e-5, gt=0, le=1)
     batch_size: int = Field(default=32, ge=1, le=4096)
-    layers: Literal["all"] | LastLayers = "all"
+    layers: Annotated[Literal["all"] | LastLayers, BeforeValidator(_layers)] = "all"
     anchors: int = Field(default=4, ge=1, le=100)
     """Checkpoints kept in order of training, at equal steps."""
     force: bool = False
@@ -176,18 +207,28 @@ class TeacherSpec(_Frozen):
     def _one_origin(self) -> TeacherSpec:
         if (self.model is None) == (self.build is None):
             raise wrong("a teacher has either `model` or `build`", "model: DIRECTORY-OR-HUB-ID")
+        if self.build is not None and self.finetune is None:
+            raise wrong(
+                "a teacher built from a configuration knows nothing yet", "finetune: {epochs: 5} beside build"
+            )
+        if self.build is not None and self.label_map is not None:
+            raise wrong("a teacher built from a configuration has the data's labels", "no label_map")
         return self
 
 
 def _variant(value: Any) -> Any:
     if isinstance(value, str):
         return {"type": value}
-    if isinstance(value, Mapping) and "params" not in value:
-        return {
-            **{k: v for k, v in value.items() if k == "type"},
-            "params": {k: v for k, v in value.items() if k != "type"},
-        }
+    if isinstance(value, Mapping):
+        params = {key: dimension for key, dimension in value.items() if key != "type"}
+        return {**{key: value[key] for key in ("type",) if key in value}, "params": params}
     return value
+
+
+def _variants(value: Any) -> Any:
+    if isinstance(value, list) and not value:
+        raise wrong("an empty list leaves nothing to search", "at least one type, or leave the key out")
+    return tuple(value) if isinstance(value, list) else value
 
 
 class VariantSpec(_Frozen):
@@ -198,9 +239,7 @@ class VariantSpec(_Frozen):
 
 
 Variant: TypeAlias = Annotated[VariantSpec, BeforeValidator(_variant)]
-Variants: TypeAlias = Annotated[
-    tuple[Variant, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
-]
+Variants: TypeAlias = Annotated[tuple[Variant, ...], BeforeValidator(_variants)]
 
 
 class TrainingSpec(_Frozen):
@@ -229,11 +268,11 @@ QUALITY_PATTERN = r"^(accuracy|macro_f1|f1:.+|recall@precision=0?\.\d+:.+|recall
 
 
 def _quality(value: Any) -> Any:
-    if not isinstance(value, str) or not re.match(QUALITY_PATTERN, value):
-        raise wrong(
-            f"unknown quality {value!r}", "accuracy, macro_f1, f1:<label> or recall@precision=0.95:<label>"
-        )
-    return value
+    if isinstance(value, str) and re.match(QUALITY_PATTERN, value):
+        return value
+    expected = "accuracy, macro_f1, f1:<label> or recall@precision=0.95:<label>"
+    suggestion = closest(str(value), ("accuracy", "macro_f1", "f1:<label>", "recall@precision=0.95:<label>"))
+    raise wrong(f"unknown quality {value!r}", expected, suggestion=suggestion)
 
 
 class ObjectivesSpec(_Frozen):
