@@ -1,0 +1,163 @@
+"""What commands answer about trials: JSON payloads and tables, made from the store's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from kdsearch.cli import output
+from kdsearch.cli.within import Within, deployable
+from kdsearch.core.space import encode
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from kdsearch.core.records import HardwareProfile
+    from kdsearch.store.reads import StudyRow, TrialRow
+
+
+@dataclass(frozen=True)
+class Front:
+    """A study with its trials, and which of them are on the front within some ceilings."""
+
+    study: StudyRow
+    rows: Sequence[TrialRow]
+    within: Within
+
+    @property
+    def members(self) -> list[TrialRow]:
+        """The front, fastest first: filtered first, then the non-dominated ones."""
+        from kdsearch.store import reads
+
+        return reads.front([row for row in self.rows if self.within.admits(row)], within_ms=None)
+
+    @property
+    def profile(self) -> HardwareProfile | None:
+        """What the latency figures are true of."""
+        teacher = self.study.teacher
+        figures = [teacher.latency if teacher else None, *(row.latency for row in self.rows)]
+        return next((latency.profile for latency in figures if latency is not None), None)
+
+    def data(self) -> dict[str, Any]:
+        """The payload of `pareto --json`."""
+        numbers = {row.number for row in self.members}
+        profile = self.profile
+        return {
+            "study": self.study.name,
+            "quality": self.study.quality_name,
+            "latency": self.study.latency_name,
+            "profile": None if profile is None else asdict(profile),
+            "teacher": teacher_data(self.study),
+            "trials": [trial_data(self.study, row, on_front=row.number in numbers) for row in self.rows],
+        }
+
+    def human(self, *, everything: bool = False) -> Iterable[RenderableType]:
+        """A heading and the table of the front, or of every measured trial."""
+        members = self.members
+        rows = sorted(deployable(self.rows), key=_by_latency) if everything else members
+        yield self._heading(len(members))
+        yield trials_table(self.study, rows, front={row.number for row in members} if everything else None)
+
+    def _heading(self, num_members: int) -> str:
+        from rich.markup import escape
+
+        study, profile = self.study, self.profile
+        done = len(deployable(self.rows))
+        ceiling = f" within {self.within}" if str(self.within) else ""
+        head = f"[bold]{escape(study.name)}[/]: {num_members} on the front of {done} complete trials{ceiling}"
+        if profile is None:
+            return head + "\n"
+        threads = "thread" if profile.threads == 1 else "threads"
+        where = f"{profile.device_model}, {profile.device}, {profile.runtime}, {profile.threads} {threads}"
+        return f"{head}\n[dim]{escape(f'{study.latency_name} on {where}, batch {profile.batch_size}')}[/]\n"
+
+
+def _by_latency(row: TrialRow) -> tuple[float, int]:
+    return row.latency_ms or 0.0, row.number
+
+
+def teacher_data(study: StudyRow) -> dict[str, Any] | None:
+    """The teacher's figures, None until it was scored."""
+    teacher = study.teacher
+    if teacher is None:
+        return None
+    return {"quality": teacher.quality, "latency_ms": teacher_ms(study), "size_mb": teacher.size_mb}
+
+
+def teacher_ms(study: StudyRow) -> float | None:
+    """The teacher's latency by the study's objective."""
+    if study.teacher is None or study.teacher.latency is None:
+        return None
+    return study.teacher.latency.at(study.latency_name)
+
+
+def speedup(study: StudyRow, row: TrialRow) -> float | None:
+    """How many times faster than the teacher, under the same protocol."""
+    teacher = teacher_ms(study)
+    return teacher / row.latency_ms if teacher is not None and row.latency_ms else None
+
+
+def trial_data(study: StudyRow, row: TrialRow, *, on_front: bool) -> dict[str, Any]:
+    """One trial as `pareto`, `best` and `trial list` give it."""
+    return {
+        "trial": row.number,
+        "state": row.state,
+        "student": row.student,
+        "scheme": row.scheme,
+        "params": own_params(row),
+        "quality": row.quality,
+        "latency_ms": row.latency_ms,
+        "size_mb": row.size_mb,
+        "on_front": on_front,
+        "feasible": row.feasible,
+        "speedup": speedup(study, row),
+    }
+
+
+def own_params(row: TrialRow) -> dict[str, Any]:
+    """Every parameter under its dotted name, but the student and the scheme themselves."""
+    return {name: value for name, value in row.params.items() if name not in ("student", "scheme")}
+
+
+def params_text(row: TrialRow) -> str:
+    """Parameters for a table: short names where they are clear, numbers at three digits."""
+    parts = []
+    for name, value in own_params(row).items():
+        shown = encode(tuple(value) if isinstance(value, list) else value)
+        text = f"{shown:.3g}" if isinstance(shown, float) else str(shown)
+        parts.append(f"{name.partition('.')[2] or name} {text}")
+    return ", ".join(parts)
+
+
+def trials_table(
+    study: StudyRow, rows: Sequence[TrialRow], *, front: set[int] | None = None, states: bool = False
+) -> RenderableType:
+    """Trials with their figures, the teacher below; ``front`` marks its members with a star."""
+    from rich.text import Text
+
+    figures = ("trial", study.quality_name, study.latency_name.replace("_", " "), "speed-up", "MB")
+    middle = ("state",) if states else ()
+    made = output.table(figures[0], "student", "scheme", *middle, *figures[1:], "parameters", right=figures)
+    for row in rows:
+        star = "" if front is None else ("★ " if row.number in front else "  ")
+        faded = "dim" if front is not None and row.number not in front else ""
+        cells = [f"{star}{row.number}", row.student, row.scheme]
+        cells += [str(row.state)] if states else []
+        cells += _figures(row.quality, row.latency_ms, speedup(study, row), row.size_mb)
+        made.add_row(*(Text(cell) for cell in (*cells, params_text(row))), style=faded)
+    if study.teacher is not None:
+        last = _figures(study.teacher.quality, teacher_ms(study), None, study.teacher.size_mb)
+        made.add_row("teacher", *[""] * (2 + len(middle)), *last, "", style="magenta")
+    return made
+
+
+def _figures(
+    quality: float | None, latency_ms: float | None, ratio: float | None, size_mb: float | None
+) -> list[str]:
+    return [
+        output.figure(quality, 4),
+        output.figure(latency_ms, 3),
+        "" if ratio is None else f"{ratio:.0f}×" if ratio >= 10 else f"{ratio:.1f}×",
+        output.figure(size_mb, 2),
+    ]

@@ -1,0 +1,152 @@
+"""`kdsearch trial list` and `kdsearch trial show`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from kdsearch.cli import answers, output
+from kdsearch.cli import within as ceilings
+from kdsearch.cli.front import StudyArgument
+from kdsearch.cli.options import Options, group, with_options
+from kdsearch.cli.within import WithinOption
+from kdsearch.core.errors import UsageError
+from kdsearch.core.records import TrialState
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from kdsearch.store.reads import EpochRow, StudyRow, TrialRow
+
+app = group("List and show the trials of a study.")
+STATES: tuple[str, ...] = get_args(TrialState)
+
+
+def _state(text: str | None) -> str | None:
+    if text is not None and text not in STATES:
+        raise UsageError(f"no trial is ever {text!r}", hint=f"--state is one of {', '.join(STATES)}")
+    return text
+
+
+@app.command("list")
+@with_options
+def list_trials(
+    options: Options,
+    study: StudyArgument,
+    state: Annotated[
+        str | None, typer.Option(metavar="STATE", help=f"Only these: {', '.join(STATES)}.")
+    ] = None,
+    within: WithinOption = None,
+    on_front: Annotated[bool, typer.Option("--front", help="Only those on the front.")] = False,
+) -> None:
+    """List the trials of a study.
+
+    Example: kdsearch trial list sms-spam --state failed
+    """
+    wanted, asked = _state(state), ceilings.parse(within)
+    with options.reading() as store:
+        from kdsearch.store import reads
+
+        row = reads.study(store.engine, study)
+        front = answers.Front(row, reads.trials(store.engine, row.id), asked)
+    members = {member.number for member in front.members}
+    rows = [
+        trial
+        for trial in front.rows
+        if asked.admits(trial) and wanted in (None, trial.state) and (trial.number in members or not on_front)
+    ]
+    data = {
+        "study": study,
+        "trials": [answers.trial_data(row, trial, on_front=trial.number in members) for trial in rows],
+    }
+    output.show(
+        options,
+        "trials",
+        data,
+        human=lambda: [answers.trials_table(row, rows, front=members, states=True)] if rows else [],
+        ids=(trial.number for trial in rows),
+    )
+    if not rows and not options.json:
+        output.say(_why_empty(study, some=bool(front.rows)), options=options)
+
+
+def _why_empty(study: str, *, some: bool) -> str:
+    if some:
+        return f"no trial is like that; all of them: kdsearch trial list {study}"
+    return f"no trials yet; to work on the study: kdsearch worker start --study {study}"
+
+
+@app.command("show")
+@with_options
+def show_trial(
+    options: Options,
+    study: StudyArgument,
+    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="The trial's number.", show_default=False)],
+) -> None:
+    """Show one trial: parameters, figures, learning curve, failure.
+
+    Example: kdsearch trial show sms-spam 12
+    """
+    with options.reading() as store:
+        from kdsearch.store import reads
+
+        row = reads.study(store.engine, study)
+        found = reads.trial(store.engine, row.id, trial)
+        epochs = reads.epochs(store.engine, row.id, trial)
+        rows = reads.trials(store.engine, row.id)
+    members = {member.number for member in reads.front(rows, within_ms=None)}
+    data = _details(row, found, epochs, on_front=trial in members)
+    output.show(options, "trial", data, human=lambda: _human(row, found, epochs), ids=[trial])
+
+
+def _details(study: StudyRow, row: TrialRow, epochs: Iterable[EpochRow], *, on_front: bool) -> dict[str, Any]:
+    return {
+        "study": study.name,
+        **answers.trial_data(study, row, on_front=on_front),
+        "scores": None if row.scores is None else asdict(row.scores),
+        "latency": None if row.latency is None else row.latency.to_json(),
+        "best_epoch": row.best_epoch,
+        "epochs_run": row.epochs_run,
+        "rows_seen": row.rows_seen,
+        "train_seconds": row.train_seconds,
+        "attempt": row.attempt,
+        "worker": row.worker,
+        "failure": None if row.failure is None else asdict(row.failure),
+        "artifact": row.artifact,
+        "created_at": row.created_at,
+        "started_at": row.started_at,
+        "finished_at": row.finished_at,
+        "epochs": [asdict(epoch) for epoch in epochs],
+    }
+
+
+def _human(study: StudyRow, row: TrialRow, epochs: Iterable[EpochRow]) -> Iterable[RenderableType]:
+    from rich.text import Text
+
+    yield Text(f"trial {row.number} of {study.name}: {row.state}", style="bold")
+    yield answers.trials_table(study, [row])
+    if row.scores is not None:
+        recall = ", ".join(f"{label} {share:.3f}" for label, share in row.scores.recall.items())
+        yield Text(
+            f"\naccuracy {row.scores.accuracy:.4f}, macro-F1 {row.scores.macro_f1:.4f}, recall: {recall}"
+        )
+    if row.failure is not None:
+        yield Text(f"\nfailed: {row.failure.message}", style="red")
+    curve = output.table("epoch", "stage", "loss", study.quality_name, "seconds", right=_CURVE)
+    for epoch in epochs:
+        curve.add_row(
+            str(epoch.epoch),
+            epoch.stage,
+            output.figure(epoch.losses.get("total"), 4),
+            output.figure(epoch.scores.quality if epoch.scores else None, 4),
+            output.figure(epoch.seconds, 1),
+        )
+    if curve.row_count:
+        yield ""
+        yield curve
+
+
+_CURVE = ("epoch", "loss", "seconds")
