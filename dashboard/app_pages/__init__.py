@@ -1,0 +1,1 @@
+"""The pages: each module wires widgets to queries and figures, in a function `show`."""
