@@ -73,8 +73,8 @@ def _quality(manifest: Manifest) -> str:
     return "\n".join(
         (
             "## Quality\n",
-            f"Objective of the search: `{plain(metrics.objective)}`. All figures in per cent; the interval is that "
-            "of the objective (95 %, bootstrap over rows).\n",
+            f"Objective of the search: `{plain(metrics.objective)}`. All figures in per cent; the interval "
+            "is that of the objective (95 %, bootstrap over rows).\n",
             "| pool | objective | 95 % interval | accuracy | macro F1 | agreement with teacher | rows |",
             "|---|---|---|---|---|---|---|",
             *rows,
@@ -109,8 +109,8 @@ def _test_note(manifest: Manifest) -> str:
         )
     reads = manifest.metrics.test_reads
     return (
-        "The search chose by the validation pool, so that figure is optimistic; the test pool took no part. It is "
-        f"read once per exported trial: {reads} trial{'s' if reads != 1 else ''} of this study until now."
+        "The search chose by the validation pool, so that figure is optimistic; the test pool took no part. "
+        f"It is read once per exported trial: {reads} trial{'s' if reads != 1 else ''} of this study until now."
     )
 
 
@@ -139,14 +139,15 @@ def _latency(manifest: Manifest) -> str:
 def _latency_row(name: str, latency: Latency) -> str:
     return (
         f"| {name} | {latency.p50_ms:.3f} | {latency.p90_ms:.3f} | {latency.p99_ms:.3f} "
-        f"| {latency.tokenize_p50_ms:.3f} | {latency.size_mb:.2f} | {latency.num_params} | {latency.num_queries} |"
+        f"| {latency.tokenize_p50_ms:.3f} | {latency.size_mb:.2f} | {latency.num_params} "
+        f"| {latency.num_queries} |"
     )
 
 
 def _profile(profile: HardwareProfile) -> str:
     return (
-        f"One query after the other, batch {profile.batch_size}, {plain(profile.length_policy)} lengths, after a "
-        f"warm-up, nothing else training on the machine; {profile.runtime} on {plain(profile.device_model)} "
+        f"One query after the other, batch {profile.batch_size}, lengths: {plain(profile.length_policy)}, after "
+        f"a warm-up, nothing else training on the machine; {profile.runtime} on {plain(profile.device_model)} "
         f"({profile.device}, {profile.threads} thread{'s' if profile.threads != 1 else ''}). "
         "Tokenising is not in p50, p90 and p99. The figures are true of this hardware only."
     )
@@ -187,13 +188,18 @@ From the command line: `kdsearch predict . "a text"`, or `kdsearch predict . --f
 
 def _verification(manifest: Manifest) -> str:
     checks = manifest.verification
-    return f"""## Checked before this folder was written
-
-- The weights, read back, give the validation logits stored at the end of training: largest difference {checks.stored_diff:.1e}, quality off by {checks.quality_diff:.1e}.
-- ONNX and torch logits over {checks.num_cases} shapes and {checks.num_rows} validation rows: largest difference {checks.onnx_diff:.1e} (at most {checks.tolerance:g} is allowed).
-- A row alone and the same row in a padded batch, through ONNX: largest difference {checks.padding_diff:.1e}.
-- The tokenizer of this folder gives the training's token ids on {checks.num_texts} validation texts.
-- SHA-256 of every file: `kdsearch.json`."""
+    lines = (
+        "The weights, read back, give the validation logits stored at the end of training: largest difference "
+        f"{checks.stored_diff:.1e}, quality off by {checks.quality_diff:.1e}.",
+        f"ONNX and torch logits over {checks.num_cases} shapes and {checks.num_rows} validation rows: largest "
+        f"difference {checks.onnx_diff:.1e} (at most {checks.tolerance:g} is allowed).",
+        "A row alone and the same row in a padded batch, through ONNX: largest difference "
+        f"{checks.padding_diff:.1e}.",
+        "The tokenizer of this folder gives the training's token ids on "
+        f"{checks.num_texts} validation texts.",
+        "SHA-256 of every file: `kdsearch.json`.",
+    )
+    return "## Checked before this folder was written\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
 def _lineage(manifest: Manifest) -> str:
@@ -221,5 +227,5 @@ Versions: {versions}.
 
 ## Licence
 
-Not stated. It depends on the licences of the teacher, its tokenizer and the training texts, which kdsearch does not
-know; whoever publishes this folder should look at them and add `license:` above."""
+Not stated. It depends on the licences of the teacher, its tokenizer and the training texts, which
+kdsearch does not know; whoever publishes this folder should look at them and add `license:` above."""

@@ -1,0 +1,138 @@
+"""`kdsearch predict`: classify texts with an exported student; neither torch nor transformers is loaded."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kdsearch.cli import output
+from kdsearch.cli.options import Options
+from kdsearch.core.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from kdsearch.export.predict import Prediction, Predictor
+    from kdsearch.export.tables import Row
+
+ROWS_AT_ONCE = 1024
+Answers = Iterator[tuple["Row", "Prediction"]]
+
+
+def predict(
+    options: Options,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="What `kdsearch export` made.", show_default=False)
+    ],
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TEXT]...", help="Texts; without any, stdin line by line.", show_default=False
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="csv, tsv, jsonl or txt (each also .gz).")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE", help="Write here: csv, tsv or jsonl.")
+    ] = None,
+    column: Annotated[str, typer.Option("--text", metavar="NAME", help="Column of the text.")] = "text",
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of onnxruntime.")] = 1,
+) -> None:
+    """Classify texts with an exported student.
+
+    A file keeps its columns and gets `prediction` and `probability`.
+
+    Example: kdsearch predict student "free prize, call now"
+
+    Example: kdsearch predict student --file in.csv --to out.csv
+    """
+    if texts and file is not None:
+        raise UsageError("texts and --file exclude each other", hint="leave one of them out")
+    from kdsearch.export.predict import Predictor
+
+    rows = _rows(texts, file, column)
+    predictor = Predictor.open(folder, threads=threads)
+    answers = _answers(predictor, rows)
+    if to is not None:
+        _write(options, answers, to)
+    elif options.json:
+        _show_json(options, predictor, answers)
+    elif file is not None and not options.quiet:
+        from kdsearch.export.tables import as_csv
+
+        output.write(as_csv(_record(row, found) for row, found in answers))
+    else:
+        _show_lines(options, answers)
+
+
+def _rows(texts: list[str] | None, file: Path | None, column: str) -> Iterable[Row]:
+    from kdsearch.export.tables import Row, lines, read_texts
+
+    if texts:
+        return [Row(text, {"text": text}) for text in texts]
+    if file is not None:
+        if not file.is_file():
+            raise NotFoundError(f"{file} does not exist", hint="check the path")
+        return read_texts(file, column)
+    if sys.stdin.isatty():
+        raise UsageError(
+            "nothing to classify", hint='kdsearch predict DIR "a text", or --file in.csv, or a pipe'
+        )
+    return lines(sys.stdin)
+
+
+def _answers(predictor: Predictor, rows: Iterable[Row]) -> Answers:
+    """Predictions row by row, a bounded number in memory."""
+    remaining = iter(rows)
+    while chunk := list(islice(remaining, ROWS_AT_ONCE)):
+        yield from zip(chunk, predictor.predict([row.text for row in chunk]), strict=True)
+
+
+def _record(row: Row, found: Prediction) -> Mapping[str, Any]:
+    return {**row.fields, "prediction": found.label, "probability": round(found.probability, 6)}
+
+
+def _write(options: Options, answers: Answers, to: Path) -> None:
+    from kdsearch.export.tables import writing
+
+    count = 0
+    with writing(to) as add:
+        for row, found in answers:
+            add(_record(row, found))
+            count += 1
+    if options.json:
+        output.show(options, "predict", {"to": str(to), "rows": count}, human=list)
+    else:
+        output.say(f"{count} predictions written", options=options)
+        output.write(str(to))
+
+
+def _show_json(options: Options, predictor: Predictor, answers: Answers) -> None:
+    labels = predictor.manifest.labels
+    predictions = [
+        {
+            "text": row.text,
+            "label": found.label,
+            "probability": found.probability,
+            "probabilities": dict(zip(labels, found.probabilities, strict=True)),
+        }
+        for row, found in answers
+    ]
+    output.show(options, "predict", {"labels": labels, "predictions": predictions}, human=list)
+
+
+def _show_lines(options: Options, answers: Answers) -> None:
+    for row, found in answers:
+        if options.quiet:
+            output.write(found.label)
+        else:
+            output.write(f"{found.label}\t{found.probability:.4f}\t{_one_line(row.text)}")
+
+
+def _one_line(text: str) -> str:
+    """Fit for a terminal: no line breaks, tabs or control characters."""
+    return "".join(c for c in " ".join(text.split()) if c.isprintable())
