@@ -71,7 +71,7 @@ def load(name: str) -> Any:
 
 
 def _single(name: str, function: Any) -> typer.Typer:
-    app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
     app.command(name)(with_options(function))
     return app
 
@@ -117,7 +117,7 @@ def application() -> Any:
     app = typer.Typer(
         cls=LazyGroup,
         no_args_is_help=True,
-        rich_markup_mode="rich",
+        rich_markup_mode="markdown",
         context_settings=HELP_NAMES,
         epilog=EPILOG,
     )

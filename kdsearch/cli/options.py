@@ -54,7 +54,7 @@ class Options:
         """Absolute path of the state folder: KDSEARCH_HOME, else ./.kdsearch."""
         from kdsearch.store.connect import resolve_home
 
-        return resolve_home(os.environ).resolve()
+        return resolve_home(os.environ)
 
     @contextmanager
     def store(self, *, check_schema: bool = True) -> Iterator[Store]:
@@ -80,11 +80,15 @@ class Options:
         """Whether an embedded server is meant and no study was ever launched from this folder."""
         return self.storage is None and not self.home.exists()
 
-    def environment(self) -> dict[str, str]:
-        """The environment for a child process that shall see the same store (URLs never go to argv)."""
-        given = {"KDSEARCH_STORAGE": self.storage, "KDSEARCH_ARTIFACTS": self.artifacts}
-        named = {name: value for name, value in given.items() if value is not None}
-        return {**os.environ, **named, "KDSEARCH_HOME": str(self.home)}
+
+def child_environment(store: Store) -> dict[str, str]:
+    """The environment for a process that shall see the same store: URLs never go to its arguments."""
+    return {
+        **os.environ,
+        "KDSEARCH_STORAGE": store.url,
+        "KDSEARCH_ARTIFACTS": store.artifacts_url,
+        "KDSEARCH_HOME": str(store.home),
+    }
 
 
 def _common(
@@ -149,6 +153,6 @@ def group(help_text: str) -> typer.Typer:
     def keep(options: Options) -> None:
         """Nothing but keep what stands before the command's name."""
 
-    app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help=help_text)
+    app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown")
     app.callback(help=help_text, no_args_is_help=True)(with_options(keep))
     return app

@@ -140,3 +140,20 @@ def table(*columns: str, right: Iterable[str] = ()) -> Table:
 def figure(value: float | None, digits: int = 3, *, unit: str = "") -> str:
     """A number for a table; a dash where there is none."""
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}{unit}"
+
+
+def log_to_stderr() -> None:
+    """Send log lines to stderr: stdout is for data."""
+    import structlog
+
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            # plain tracebacks: one with the values of variables could show a password
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -1,0 +1,235 @@
+"""`kdsearch study validate | create | list | show`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from kdsearch.cli import answers, output
+from kdsearch.cli.front import StudyArgument
+from kdsearch.cli.options import Options, group, with_options
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from kdsearch.core.spec import StudySpec, VariantSpec
+    from kdsearch.core.studyfile import StudyFile
+    from kdsearch.store.reads import StudyRow, TrialRow
+
+app = group("Validate, create, list and show studies.")
+FileArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="A study file (YAML).",
+        exists=True,
+        dir_okay=False,
+        readable=True,
+        show_default=False,
+    ),
+]
+
+
+def _loaded(file: Path) -> StudyFile:
+    from kdsearch.search import check
+
+    return check.load(file, os.environ)
+
+
+@app.command()
+@with_options
+def validate(options: Options, file: FileArgument) -> None:
+    """Check a study file; every mistake is shown with its line.
+
+    Example: kdsearch study validate study.yaml
+    """
+    found = _loaded(file)
+    spec = found.spec
+    data = {"study": spec.name, "file": str(file), "sha256": found.sha256, **_plan(spec)}
+    output.show(options, "validate", data, human=lambda: [_valid(spec, file)], ids=[spec.name])
+    if not options.json:
+        output.say(f"run it: kdsearch run {file}", options=options)
+
+
+def _plan(spec: StudySpec) -> dict[str, Any]:
+    def kinds(variants: tuple[VariantSpec, ...] | None) -> list[str] | None:
+        return None if variants is None else [variant.type for variant in variants]
+
+    return {
+        "students": kinds(spec.students),
+        "schemes": kinds(spec.schemes),
+        "quality": spec.objectives.quality,
+        "latency": spec.objectives.latency,
+        "budget": spec.budget.model_dump(),
+    }
+
+
+def _valid(spec: StudySpec, file: Path) -> RenderableType:
+    from rich.text import Text
+
+    plan = _plan(spec)
+    students = ", ".join(plan["students"] or ["all kinds"])
+    schemes = ", ".join(plan["schemes"] or ["none", "offline"])
+    return Text.assemble(
+        (f"{file} is valid", "bold green"),
+        f": study {spec.name}, {spec.budget.trials} trials\n",
+        f"students: {students}; schemes: {schemes}\n",
+        f"objectives: {spec.objectives.quality}, {spec.objectives.latency}",
+    )
+
+
+@app.command()
+@with_options
+def create(
+    options: Options,
+    file: FileArgument,
+    if_exists: Annotated[
+        Literal["error", "resume"],
+        typer.Option("--if-exists", help="What to do with a study of that name, made from the same file."),
+    ] = "error",
+) -> None:
+    """Create a study without working on it yet; its texts and teacher are stored.
+
+    Example: kdsearch study create study.yaml
+    """
+    output.log_to_stderr()
+    found = _loaded(file)
+    with options.store() as store:
+        from kdsearch.worker.create import create as create_new
+        from kdsearch.worker.create import create_or_resume
+
+        make = create_or_resume if if_exists == "resume" else create_new
+        record = make(store, found, on_progress=lambda text: output.say(text, options=options))
+    start = f"kdsearch worker start --study {record.name}"
+    data = {"study": record.name, "sha256": record.spec_sha256, "next": start}
+    output.show(options, "study_created", data, human=lambda: [record.name], ids=[record.name])
+    if not options.json:
+        output.say(f"work on it: {start}", options=options)
+
+
+@app.command("list")
+@with_options
+def list_studies(options: Options) -> None:
+    """List the studies, newest first.
+
+    Example: kdsearch study list
+    """
+    rows: list[StudyRow] = []
+    if not options.nothing_stored:
+        with options.reading() as store:
+            from kdsearch.store import reads
+
+            rows = list(reads.studies(store.engine))
+    data = {"studies": [_summary(row) for row in rows]}
+    output.show(
+        options,
+        "studies",
+        data,
+        human=lambda: [_table(rows)] if rows else [],
+        ids=(row.name for row in rows),
+    )
+    if not rows and not options.json:
+        output.say("no studies yet; launch one: kdsearch run study.yaml", options=options)
+
+
+def _summary(row: StudyRow) -> dict[str, Any]:
+    return {
+        "study": row.name,
+        "state": row.state,
+        "quality": row.quality_name,
+        "latency": row.latency_name,
+        "trials": dict(row.counts),
+        "budget": {"trials": row.budget_trials, "hours": row.budget_hours, "failed": row.budget_failed},
+        "active_seconds": row.active_seconds,
+        "prepared": row.prepared is not None,
+        "created_at": row.created_at,
+    }
+
+
+def finished(row: StudyRow) -> int:
+    """How many trials of a study have ended, whichever way."""
+    return sum(row.counts.get(state, 0) for state in ("complete", "stopped", "rejected", "failed"))
+
+
+def _table(rows: list[StudyRow]) -> RenderableType:
+    made = output.table("study", "state", "trials", "running", "failed", "quality", "created", right=_FIGURES)
+    for row in rows:
+        made.add_row(
+            row.name,
+            row.state,
+            f"{finished(row)}/{row.budget_trials}",
+            str(row.counts.get("running", 0)),
+            str(row.counts.get("failed", 0)),
+            row.quality_name,
+            f"{row.created_at:%Y-%m-%d %H:%M}",
+        )
+    return made
+
+
+_FIGURES = ("trials", "running", "failed")
+
+
+@app.command("show")
+@with_options
+def show_study(
+    options: Options,
+    study: StudyArgument,
+    file: Annotated[bool, typer.Option("--file", help="Print the study file it was created from.")] = False,
+) -> None:
+    """Show one study: how far it is, its teacher, its workers, its best trials.
+
+    Example: kdsearch study show sms-spam
+    """
+    with options.reading() as store:
+        from kdsearch.store import reads
+
+        row = reads.study(store.engine, study)
+        trials = reads.trials(store.engine, row.id)
+        workers = [asdict(worker) for worker in reads.workers(store.engine, row.id)]
+        preparation = asdict(reads.preparation(store.engine, row.id))
+    front = answers.Front(row, trials, answers.Within())
+    data = {
+        **_summary(row),
+        "teacher": answers.teacher_data(row),
+        "sha256": row.spec_sha256,
+        "spec": row.spec,
+        "preparation": preparation,
+        "workers": workers,
+        "front": [trial.number for trial in front.members],
+    }
+    human = (
+        (lambda: [row.spec_text.rstrip("\n")]) if file else (lambda: _human(row, front, preparation, workers))
+    )
+    output.show(options, "study", data, human=human, ids=[row.name])
+    if not options.json and not file:
+        output.say(_next(row, trials, workers), options=options)
+
+
+def _human(
+    row: StudyRow, front: answers.Front, preparation: dict[str, Any], workers: list[dict[str, Any]]
+) -> Iterable[RenderableType]:
+    from rich.text import Text
+
+    counts = ", ".join(f"{number} {state}" for state, number in row.counts.items() if number)
+    yield Text(f"{row.name}: {row.state}", style="bold")
+    yield Text(f"trials: {finished(row)} of {row.budget_trials} ended{f' ({counts})' if counts else ''}")
+    yield Text(f"objectives: {row.quality_name}, {row.latency_name}")
+    progress = preparation.get("error") or preparation.get("progress") or ""
+    yield Text(f"teacher: {preparation['state']}{f' ({progress})' if progress else ''}")
+    yield Text(f"workers: {len(workers)}, {row.active_seconds / 3600:.2f} hours worked")
+    if front.members:
+        yield ""
+        yield answers.trials_table(row, front.members)
+
+
+def _next(row: StudyRow, trials: Iterable[TrialRow], workers: list[dict[str, Any]]) -> str:
+    if row.state == "open" and not workers:
+        return f"nobody works on it; to: kdsearch worker start --study {row.name}"
+    if any(trial.state == "failed" for trial in trials):
+        return f"what failed: kdsearch trial list {row.name} --state failed"
+    return f"its trials: kdsearch trial list {row.name}"

@@ -1,0 +1,125 @@
+"""`kdsearch worker start`: work on a study until its budget is spent or somebody says stop."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from kdsearch.cli import output
+from kdsearch.cli.options import Options, group, with_options
+from kdsearch.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UsageError
+
+app = group("Work on a study, from this machine or another.")
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="auto, cpu or cuda:N; what students are trained on.")
+]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=1, max=256, help="Torch threads per worker.")]
+
+
+class StopSignals:
+    """Turns the first SIGINT or SIGTERM into a question that answers yes; the second ends the process."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def listen(self) -> None:
+        """Take the signals over from now on."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise SystemExit(self.exit_code)
+        self.received = number
+
+    @property
+    def exit_code(self) -> int:
+        """130 after SIGINT, 143 after the others, 0 after none."""
+        if self.received is None:
+            return 0
+        return EXIT_INTERRUPTED if self.received == signal.SIGINT else EXIT_TERMINATED
+
+
+def stop_question(signals: StopSignals, parent: int | None) -> Callable[[], bool]:
+    """What a worker asks before every step: was there a signal, is the parent gone?"""
+    return lambda: signals.received is not None or (parent is not None and os.getppid() != parent)
+
+
+def checked_device(device: str) -> str:
+    """A device as torch names it; raises UsageError. ``auto`` is left alone: torch is needed to know."""
+    if device == "cuda":
+        return "cuda:0"
+    if device not in ("auto", "cpu") and not re.fullmatch(r"cuda:\d+", device):
+        raise UsageError(f"no device is called {device!r}", hint="--device is auto, cpu or cuda:N")
+    return device
+
+
+def _present_device(device: str) -> str:
+    """``auto`` made definite; raises UsageError for a GPU that torch does not see."""
+    if device == "cpu":
+        return device
+    import torch
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return "cuda:0" if found else "cpu"
+    if int(device.removeprefix("cuda:")) >= found:
+        seen = f"torch sees {found} GPUs" if found else "torch sees no GPU"
+        raise UsageError(f"{device} is not there: {seen}", hint="--device cpu; kdsearch doctor shows devices")
+    return device
+
+
+@app.command()
+@with_options
+def start(
+    options: Options,
+    study: Annotated[str, typer.Option("--study", metavar="NAME", help="The study to work on.")],
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 1,
+    parent: Annotated[
+        int | None, typer.Option("--parent", hidden=True, help="Stop when this process is gone.")
+    ] = None,
+) -> None:
+    """Work on a study until its budget is spent.
+
+    Any number may run, on any machine that reaches the storage and the artifacts. SIGINT or SIGTERM
+    once puts the running trial away where another worker finds it; nothing is lost.
+
+    Example: KDSEARCH_STORAGE=postgresql://db/kd kdsearch worker start --study sms-spam
+    """
+    signals = StopSignals()
+    signals.listen()
+    output.log_to_stderr()
+    wanted = checked_device(device)
+    with options.store() as store:
+        from kdsearch.measure.hostlock import lock_folder
+        from kdsearch.worker.context import WorkerOptions
+        from kdsearch.worker.loop import work
+
+        outcome = work(
+            store,
+            study,
+            options=WorkerOptions(
+                device=_present_device(wanted),
+                threads=threads,
+                prepare_threads=max(threads, usable_cpus()),
+                lock_folder=lock_folder(os.environ),
+            ),
+            should_stop=stop_question(signals, parent),
+        )
+    if outcome == "stopped" and signals.received is not None:
+        raise typer.Exit(signals.exit_code)
+    data = {"study": study, "outcome": outcome}
+    output.show(options, "worker", data, human=lambda: [f"study {study} is {outcome}"], ids=[study])
+
+
+def usable_cpus() -> int:
+    """CPU cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
