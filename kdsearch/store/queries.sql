@@ -1,0 +1,3 @@
+-- name: record_artifact
+INSERT INTO kdsearch.artifact (sha256, bytes) VALUES (:sha256, :bytes)
+ON CONFLICT (sha256) DO NOTHING;
