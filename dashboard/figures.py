@@ -45,9 +45,7 @@ class Point:
         return "on the front" if self.on_front else "dominated"
 
 
-def points(
-    rows: Sequence[TrialRow], *, front: Sequence[TrialRow], within_ms: float | None
-) -> list[Point]:
+def points(rows: Sequence[TrialRow], *, front: Sequence[TrialRow], within_ms: float | None) -> list[Point]:
     """The trials that have both a quality and a latency, in the rows' order."""
     numbers = {row.number for row in front}
     return [
@@ -158,7 +156,9 @@ def _add_teacher(figure: go.Figure, study: StudyRow) -> None:
     if teacher is None:
         return
     dotted = {"dash": "dot", "color": GREY, "width": 1}
-    figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=teacher.quality, y1=teacher.quality, line=dotted)
+    figure.add_shape(
+        type="line", xref="paper", x0=0, x1=1, y0=teacher.quality, y1=teacher.quality, line=dotted
+    )
     if teacher.latency is None:
         return
     latency_ms = teacher.latency.at(study.latency_name)

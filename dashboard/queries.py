@@ -1,16 +1,13 @@
-"""What the pages show, read from Postgres by `store.reads`; a database that is away is one error."""
+"""What the pages show, read from Postgres by `store.reads`; a database that is away is a StorageError."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from kdsearch.core.errors import StorageError
-from kdsearch.store import reads
+from kdsearch.store import migrate, reads
+from kdsearch.store.connect import make_engine
 from kdsearch.store.reads import StudyRow, TrialRow
 
 
@@ -28,28 +25,24 @@ class Snapshot:
         return None if ceiling is None else float(ceiling["max"])
 
 
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Driver errors as StorageError, without the URL, which may hold a password."""
+def connect(url: str) -> Engine:
+    """An engine on a database that has the tables of this kdsearch; StorageError otherwise."""
+    engine = make_engine(url)
     try:
-        yield
-    except OperationalError as error:
-        hint = "Is the server running? `kdsearch db status` says more."
-        raise StorageError("The database cannot be reached.", hint=hint) from error
-    except ProgrammingError as error:
-        hint = "Bring it up to date with `kdsearch db upgrade`."
-        raise StorageError("The database does not have kdsearch's tables.", hint=hint) from error
+        migrate.require_current(engine)
+    except Exception:
+        engine.dispose()
+        raise
+    return engine
 
 
 def study_names(engine: Engine) -> list[str]:
     """Every study, newest first."""
-    with _explained():
-        rows = reads.studies(engine)
+    rows = reads.studies(engine)
     return [row.name for row in sorted(rows, key=lambda row: row.created_at, reverse=True)]
 
 
 def snapshot(engine: Engine, name: str) -> Snapshot:
     """One study; NotFoundError if it has gone."""
-    with _explained():
-        study = reads.study(engine, name)
-        return Snapshot(study=study, trials=tuple(reads.trials(engine, study.id)))
+    study = reads.study(engine, name)
+    return Snapshot(study=study, trials=tuple(reads.trials(engine, study.id)))

@@ -10,7 +10,6 @@ from sqlalchemy import Engine
 from dashboard import queries
 from dashboard.queries import Snapshot
 from kdsearch.core.errors import UsageError
-from kdsearch.store.connect import make_engine
 
 KEPT_S = 3.0
 
@@ -19,14 +18,14 @@ def storage_url() -> str:
     """The storage URL, which comes by environment because command lines are public."""
     url = os.environ.get("KDSEARCH_STORAGE", "")
     if not url:
-        hint = "Start the dashboard with `kdsearch dashboard`, which finds the database itself."
-        raise UsageError("No database was named (KDSEARCH_STORAGE is not set).", hint=hint)
+        hint = "Start the dashboard with `kdsearch dashboard`, which finds the database itself"
+        raise UsageError("No database was named (KDSEARCH_STORAGE is not set)", hint=hint)
     return url
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _engine(url: str) -> Engine:
-    return make_engine(url)
+    return queries.connect(url)
 
 
 @st.cache_data(ttl=KEPT_S, max_entries=4, show_spinner=False)

@@ -111,20 +111,25 @@ def cli(*argv: str) -> str:
     return f"sys.argv = ['kdsearch', *{argv!r}]; from kdsearch.cli.main import main; main()"
 
 
-@pytest.mark.parametrize("argv", [("--help",), ("--version",), ("run", "--help"), ("worker", "start", "--help")])
+@pytest.mark.parametrize(
+    "argv", [("--help",), ("--version",), ("run", "--help"), ("worker", "start", "--help")]
+)
 def test_help_loads_nothing_heavy(argv: tuple[str, ...]) -> None:
     assert loaded_by(cli(*argv), *HEAVY, *DOMAIN, "numpy", "pydantic") == []
 
 
 @pytest.mark.parametrize(
-    "argv", [("study", "list"), ("study", "show", "x"), ("trial", "list", "x"), ("pareto", "x"), ("db", "status")]
+    "argv",
+    [("study", "list"), ("study", "show", "x"), ("trial", "list", "x"), ("pareto", "x"), ("db", "status")],
 )
 def test_lists_load_no_torch(argv: tuple[str, ...], database: str) -> None:
     assert loaded_by(cli(*argv), *HEAVY, KDSEARCH_STORAGE=database) == []
 
 
 def test_the_dashboard_loads_neither_torch_nor_optuna() -> None:
-    modules = [name(p).removesuffix(".py").replace("/", ".") for p in SOURCES if "dashboard" in name(p).split("/")]
+    modules = [
+        name(p).removesuffix(".py").replace("/", ".") for p in SOURCES if "dashboard" in name(p).split("/")
+    ]
     code = "import " + ", ".join(m.removesuffix(".__init__") for m in modules if m.startswith("dashboard"))
     assert loaded_by(code, *HEAVY, "optuna") == []
 

@@ -1,4 +1,4 @@
-"""The documentation keeps up: every command, exit code, key and parameter is in it, and every link leads somewhere."""
+"""The documentation keeps up: commands, exit codes, keys and parameters are in it, and links hold."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page: Path) -> None:
-    targets = [t for t in LINK.findall(page.read_text()) if not t.startswith(("http://", "https://", "mailto:"))]
+    targets = [
+        t for t in LINK.findall(page.read_text()) if not t.startswith(("http://", "https://", "mailto:"))
+    ]
     for target in targets:
         file, _, anchor = target.partition("#")
         found = (page.parent / file).resolve() if file else page
@@ -68,7 +70,9 @@ def test_every_command_is_documented_and_no_other() -> None:
 def test_options_in_the_docs_exist() -> None:
     known = {option for _, command in commands() for p in command.params for option in p.opts}
     for page in (DOCS / "commands.md", ROOT / "README.md", DOCS / "containers.md"):
-        lines = [ln for ln in page.read_text().splitlines() if "kdsearch " in ln and "docker compose" not in ln]
+        lines = [
+            ln for ln in page.read_text().splitlines() if "kdsearch " in ln and "docker compose" not in ln
+        ]
         used = {o for line in lines for o in re.findall(r"(?<=[\s`])--[a-z-]+", line)}
         assert used - known == set(), name(page)
 
@@ -117,7 +121,9 @@ def test_the_glossary_is_in_one_word_a_thing() -> None:
     page = (DOCS / "glossary.md").read_text()
     words = re.findall(r"^\| \*\*([\w ]+)\*\*", page, flags=re.MULTILINE)
     assert len(words) == len(set(words))
-    assert {"study", "trial", "teacher", "student", "scheme", "stage", "lease", "front", "artifact"} <= set(words)
+    assert {"study", "trial", "teacher", "student", "scheme", "stage", "lease", "front", "artifact"} <= set(
+        words
+    )
 
 
 def test_the_shortest_study_in_the_readme_is_valid(tmp_path: Path) -> None:

@@ -31,7 +31,12 @@ constraints: {latency_ms: {max: 5}}
 def run(*argv: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(
-        [str(a) for a in argv], cwd=cwd, env={**kept, **environment}, capture_output=True, text=True, timeout=300
+        [str(a) for a in argv],
+        cwd=cwd,
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done
@@ -59,14 +64,20 @@ def venv(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pip = [sys.executable, "-m", "pip", "--python", python]
     run(*pip, "install", "--quiet", "--no-index", "--no-deps", wheel, cwd=home)
     (own,) = (home / "lib").glob("python*/site-packages")
-    shared = sorted({str(Path(importlib.metadata.distribution(n).locate_file(""))) for n in ("torch", "optuna")})
+    shared = sorted(
+        {str(Path(importlib.metadata.distribution(n).locate_file(""))) for n in ("torch", "optuna")}
+    )
     (own / "dependencies.pth").write_text("\n".join(shared))
     return home
 
 
 def test_the_wheel_holds_what_is_needed_at_run_time(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    code = {p.relative_to(ROOT).as_posix() for top in ("kdsearch", "dashboard") for p in (ROOT / top).rglob("*.py")}
+    code = {
+        p.relative_to(ROOT).as_posix()
+        for top in ("kdsearch", "dashboard")
+        for p in (ROOT / top).rglob("*.py")
+    }
     assert code - names == set()
     assert {"kdsearch/store/queries.sql", "dashboard/.streamlit/config.toml"} <= names
     assert any(n.startswith("kdsearch/store/migrations/versions/") for n in names)
@@ -126,7 +137,9 @@ def test_the_pinned_versions_are_those_tested_here() -> None:
 
 
 def compose() -> dict[str, dict[str, dict[str, object]]]:
-    loaded: dict[str, dict[str, dict[str, object]]] = YAML(typ="safe").load((ROOT / "docker-compose.yml").read_text())
+    loaded: dict[str, dict[str, dict[str, object]]] = YAML(typ="safe").load(
+        (ROOT / "docker-compose.yml").read_text()
+    )
     return loaded
 
 

@@ -29,7 +29,12 @@ def show() -> None:
         name = st.selectbox("Study", names, key="study", bind="query-params")
         _show_study(load_snapshot(name))
     except KdsearchError as error:
-        st.error(f"{error.what} {error.hint}".strip())
+        st.error(sentence(error))
+
+
+def sentence(error: KdsearchError) -> str:
+    """An error as people read it: what, and what to do next."""
+    return f"{error.what}. {error.hint}".removesuffix(". ")
 
 
 def _show_study(snapshot: Snapshot) -> None:
@@ -52,7 +57,9 @@ def progress(snapshot: Snapshot) -> str:
     """How far the study is, in a line."""
     study = snapshot.study
     counts = ", ".join(f"{n} {state}" for state, n in sorted(study.counts.items()) if n)
-    return f"{study.state} · {sum(study.counts.values())} of {study.budget_trials} trials ({counts or 'none'})"
+    return (
+        f"{study.state} · {sum(study.counts.values())} of {study.budget_trials} trials ({counts or 'none'})"
+    )
 
 
 def _ask_budget(snapshot: Snapshot) -> float | None:
