@@ -4,6 +4,8 @@ Notable:
 - Word order carries the label. Every cue comes in two orders of exactly the same words, one for each label
   ("Buy it, do not wait" against "Wait, do not buy it"); a bag of words sees only the praise around it,
   which leans one way a little more often (`LEANING`).
+- The first cue is the headline, the second closes the text, so that even a small encoder that starts from
+  nothing learns it from a few thousand rows.
 - A share of rows is a near-duplicate of an earlier row, as spam campaigns are.
 - A share of labels is wrong (`noise`), so that no student can be right more often than that allows.
 - The same (rows, seed, noise) give the same texts on every machine; no text stands twice in a pool.
