@@ -81,6 +81,8 @@ def examine(path: Path, *, env: Mapping[str, str]) -> tuple[StudyFile, tuple[Pro
         raise StudyFileError(document.problems or (_no_mapping(path),), file=str(path))
     spec, problems = _salvage(document)
     data, unfilled = expand(document.data, env)
+    # A placeholder where none belongs often is a wrong value too: said once.
+    problems = tuple(p for p in problems if document.nearest(p.path) not in {u.path for u in unfilled})
     filled = spec if problems or unfilled else StudySpec.model_validate(data)
     normal = spec_to_json(spec)
     file = StudyFile(

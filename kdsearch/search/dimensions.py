@@ -30,15 +30,22 @@ def misfit(param: Param, dimension: Dimension, *, name: str, path: YamlPath) -> 
     """Why the parameter cannot take this; None if it can."""
     if isinstance(dimension, Range):
         return _wrong_range(param, dimension, name=name, path=path)
-    wrong = [value for value in dimension.values() if not param.accepts(value)]
+    wrong = [(i, value) for i, value in enumerate(dimension.values()) if not param.accepts(value)]
     if not wrong:
         return None
-    if param.kind == "ints" and isinstance(dimension, Choice) and wrong == list(dimension.options):
+    if (
+        param.kind == "ints"
+        and isinstance(dimension, Choice)
+        and not any(isinstance(option, tuple) for option in dimension.options)
+    ):
         return _flat_list(dimension, name=name, path=path)
-    suggestion = closest(wrong[0], param.allowed) if isinstance(wrong[0], str) else ""
-    message = f"`{name}` cannot be {_shown(wrong[0])}"
-    expected = param.expected() + (", e.g. [[2, 3, 4]]" if param.kind == "ints" else "")
-    return Problem(path=path, message=message, expected=expected, suggestion=suggestion)
+    index, value = wrong[0]
+    return Problem(
+        path=(*path, index) if isinstance(dimension, Choice) else path,
+        message=f"`{name}` cannot be {_shown(value)}",
+        expected=param.expected() + (", e.g. [[2, 3, 4]]" if param.kind == "ints" else ""),
+        suggestion=closest(value, param.allowed) if isinstance(value, str) else "",
+    )
 
 
 def _flat_list(dimension: Choice, *, name: str, path: YamlPath) -> Problem:
