@@ -110,7 +110,7 @@ def _test_note(manifest: Manifest) -> str:
     reads = manifest.metrics.test_reads
     return (
         "The search chose by the validation pool, so that figure is optimistic; the test pool took no part. "
-        f"It is read once per exported trial: {reads} trial{'s' if reads != 1 else ''} of this study until now."
+        f"It is read once per exported trial: {reads} trial{'s' if reads != 1 else ''} of this study so far."
     )
 
 
@@ -145,10 +145,11 @@ def _latency_row(name: str, latency: Latency) -> str:
 
 
 def _profile(profile: HardwareProfile) -> str:
+    threads = f"{profile.threads} thread{'s' if profile.threads != 1 else ''}"
     return (
-        f"One query after the other, batch {profile.batch_size}, lengths: {plain(profile.length_policy)}, after "
-        f"a warm-up, nothing else training on the machine; {profile.runtime} on {plain(profile.device_model)} "
-        f"({profile.device}, {profile.threads} thread{'s' if profile.threads != 1 else ''}). "
+        f"One query after the other, batch {profile.batch_size}, lengths: {plain(profile.length_policy)}, "
+        "after a warm-up, nothing else training on the machine; "
+        f"{profile.runtime} on {plain(profile.device_model)} ({profile.device}, {threads}). "
         "Tokenising is not in p50, p90 and p99. The figures are true of this hardware only."
     )
 
@@ -189,10 +190,10 @@ From the command line: `kdsearch predict . "a text"`, or `kdsearch predict . --f
 def _verification(manifest: Manifest) -> str:
     checks = manifest.verification
     lines = (
-        "The weights, read back, give the validation logits stored at the end of training: largest difference "
-        f"{checks.stored_diff:.1e}, quality off by {checks.quality_diff:.1e}.",
-        f"ONNX and torch logits over {checks.num_cases} shapes and {checks.num_rows} validation rows: largest "
-        f"difference {checks.onnx_diff:.1e} (at most {checks.tolerance:g} is allowed).",
+        "The weights, read back, give the validation logits stored at the end of training: largest "
+        f"difference {checks.stored_diff:.1e}, quality off by {checks.quality_diff:.1e}.",
+        f"ONNX and torch logits over {checks.num_cases} shapes and {checks.num_rows} validation rows: "
+        f"largest difference {checks.onnx_diff:.1e} (at most {checks.tolerance:g} is allowed).",
         "A row alone and the same row in a padded batch, through ONNX: largest difference "
         f"{checks.padding_diff:.1e}.",
         "The tokenizer of this folder gives the training's token ids on "
