@@ -150,6 +150,17 @@ class ArtifactStore:
             fs, root = self._remote
             return bool(fs.exists(_remote_path(root, _named(sha256))))
 
+    def remove(self, sha256: str) -> None:
+        """Forget these bytes; nothing happens if they are not there."""
+        with self._explained("remove from"):
+            self._folder.path(_named(sha256)).unlink(missing_ok=True)
+            if self._remote is not None:
+                fs, root = self._remote
+                if fs.exists(_remote_path(root, sha256)):
+                    fs.rm_file(_remote_path(root, sha256))
+        if self._engine is not None:
+            _forget(self._engine, sha256)
+
     def _add(self, data: bytes | Path) -> tuple[str, int]:
         if isinstance(data, Path):
             with data.open("rb") as source:
@@ -232,3 +243,9 @@ def _remote_path(root: str, sha256: str) -> str:
 def _record(engine: Engine, sha256: str, length: int) -> None:
     with begin(engine) as connection:
         execute(connection, "record_artifact", sha256=sha256, bytes=length)
+
+
+@repeatable
+def _forget(engine: Engine, sha256: str) -> None:
+    with begin(engine) as connection:
+        execute(connection, "forget_artifact", sha256=sha256)
