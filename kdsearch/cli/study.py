@@ -13,6 +13,7 @@ import typer
 from kdsearch.cli import answers, output
 from kdsearch.cli.front import StudyArgument
 from kdsearch.cli.options import Options, group, with_options
+from kdsearch.cli.within import Within
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -192,7 +193,7 @@ def show_study(
         trials = reads.trials(store.engine, row.id)
         workers = [asdict(worker) for worker in reads.workers(store.engine, row.id)]
         preparation = asdict(reads.preparation(store.engine, row.id))
-    front = answers.Front(row, trials, answers.Within())
+    front = answers.Front(row, trials, Within())
     data = {
         **_summary(row),
         "teacher": answers.teacher_data(row),
