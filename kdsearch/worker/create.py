@@ -108,13 +108,20 @@ def _look_at_teacher(file: StudyFile) -> _Teacher:
         f"{spec.model} classifies already",
     )
     classifies = found.classifies and not wants_finetune
-    labels = _mapped(found.labels, spec) if classifies else None
+    labels = _class_names(found, spec) if classifies else None
     return _Teacher(folder, classifies=classifies, labels=labels, fingerprint=found.fingerprint)
 
 
-def _mapped(labels: tuple[str, ...] | None, spec: TeacherSpec) -> tuple[str, ...] | None:
+def _class_names(found: source.TeacherSource, spec: TeacherSpec) -> tuple[str, ...]:
+    """The data's names of the teacher's classes, in the order of its logits."""
+    own = found.labels or tuple(f"LABEL_{i}" for i in range(found.num_labels or 0))
     renamed = spec.label_map or {}
-    return None if labels is None else tuple(renamed.get(label, label) for label in labels)
+    if found.labels is None and not set(own) <= set(renamed):
+        raise DataError(
+            f"teacher {spec.model} names its classes {own[0]}, {own[1]}, ...: which is which?",
+            hint="say so: `teacher: {label_map: {LABEL_0: <label>, LABEL_1: <label>}}`",
+        )
+    return tuple(renamed.get(name, name) for name in own)
 
 
 _WAYS_OUT = {
@@ -136,11 +143,6 @@ def _read(file: StudyFile, teacher: _Teacher, on_progress: Progress) -> Dataset:
     dataset = load_dataset(file.spec.data, base=file.base, teacher_labels=teacher.labels)
     for warning in dataset.warnings:
         on_progress(f"warning: {warning}")
-    if teacher.classifies and teacher.labels is None and file.spec.data.labels is None:
-        raise DataError(
-            f"teacher {file.spec.teacher.model} names its classes LABEL_0, LABEL_1, ...: which is which?",
-            hint=f"list them in the teacher's order: `data.labels: {list(dataset.labels)}`",
-        )
     _check_objective(file, dataset.labels)
     return dataset
 
@@ -170,7 +172,7 @@ def _store(
         dataset=save_dataset(dataset, store.blobs), teacher=tree, teacher_classifies=teacher.classifies
     )
     spec = file.spec
-    Search.create(optuna_storage(store), spec.name, Plan(spec, num_labels=len(dataset.labels)))
+    Search.create(optuna_storage(store), spec.name, Plan(spec))
     return studies.create_study(
         store.engine,
         NewStudy(

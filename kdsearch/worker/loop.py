@@ -13,7 +13,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import structlog
 import torch
@@ -40,8 +40,8 @@ from kdsearch.worker.teacher import Stopped
 from kdsearch.worker.trial import Material, run_trial
 
 log = structlog.get_logger()
-Outcome = Literal["done", "stopped"]
-Claim = Lease | Literal["wait", "done"]
+Outcome: TypeAlias = Literal["done", "stopped"]
+Claim: TypeAlias = Lease | Literal["wait", "done"]
 
 
 def work(
@@ -141,7 +141,7 @@ class _Worker:
         self.engine = context.store.engine
         self.material = Material(context, prepared)
         self.can_measure = can_measure(context, prepared)
-        plan = Plan(context.spec, num_labels=len(prepared.labels))
+        plan = Plan(context.spec)
         self.search = Search.open(optuna_storage(context.store), context.study.optuna_name, plan)
         if not self.can_measure:
             log.warning("this machine is not the study's measuring profile: it trains, it never measures")

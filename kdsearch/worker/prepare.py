@@ -82,7 +82,8 @@ class _Preparation:
                 should_stop=self._should_stop,
             )
         folder = get_tree(context.store.blobs, trees.final, self.folder / "teacher")
-        module = source.load_classifier(folder, dataset.labels, label_map=context.spec.teacher.label_map)
+        renamed = context.spec.teacher.label_map if context.inputs.teacher_classifies else None
+        module = source.load_classifier(folder, dataset.labels, label_map=renamed)
         module.to(context.options.device)
         logits = self._signals(module, folder, pools)
         self._record_teacher(module, folder, dataset, pools, logits)
@@ -108,7 +109,9 @@ class _Preparation:
     ) -> dict[str, npt.NDArray[np.float32]]:
         """The teacher's logits on every pool but the test split, each text asked once for all studies."""
         key = signals.signals_key(
-            source.fingerprint(folder), source.fingerprint(folder), self.context.spec.teacher.max_length
+            source.fingerprint(folder),
+            source.tokenizer_fingerprint(folder),
+            self.context.spec.teacher.max_length,
         )
         wanted = {name: pool for name, pool in pools.items() if name != "test"}
         with self.context.lock.training() as breathe:

@@ -200,6 +200,7 @@ def _settings(material: Material, config: TrialConfig) -> FitSettings:
 
 def _store_result(material: Material, student: Student, report: FitReport) -> TrialResult:
     blobs = material.context.store.blobs
+    assert report.best_scores is not None, "a training that was not stopped has scored an epoch"
     student.load_state_dict(report.best_state)
     with tempfile.TemporaryDirectory(prefix="kdsearch-student-") as folder:
         save_student(student.cpu(), Path(folder), material.prepared.labels)
