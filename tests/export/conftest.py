@@ -33,9 +33,7 @@ LABELS = ("genuine", "spam")
 OBJECTIVE = "f1:spam"
 MAX_LENGTH = 12
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = (
-    "free prize call now lunch home later good room quiet best hotel ever money back see you at six".split()
-)
+WORDS = ["free", "prize", "call", "now", "lunch", "home", "later", "good", "room", "quiet", "best", "money"]
 
 PARAMS: dict[str, dict[str, Any]] = {
     "bag": {"embed_dim": 8, "hidden": 8, "dropout": 0.1},
