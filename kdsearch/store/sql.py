@@ -30,10 +30,10 @@ def queries() -> Mapping[str, TextClause]:
     return {name: text(body) for name, body in parse(source).items()}
 
 
-def execute(connection: Connection, name: str, **parameters: Any) -> CursorResult[Any]:
+def execute(connection: Connection, query: str, /, **parameters: Any) -> CursorResult[Any]:
     """Run a named query; mappings and lists travel as JSON text (queries cast them to jsonb)."""
     ready = {k: to_json(v) if isinstance(v, (Mapping, list)) else v for k, v in parameters.items()}
-    return connection.execute(queries()[name], ready)
+    return connection.execute(queries()[query], ready)
 
 
 def to_json(value: object) -> str:

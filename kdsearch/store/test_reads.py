@@ -1,44 +1,37 @@
-"""Readings of a study's test pool: one per exported trial, ever, so that nobody chooses by them."""
+"""Readings of the test split: at most one per trial, counted, never used to choose."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
+from kdsearch.store.sql import execute
 from kdsearch.store.transactions import begin, repeatable
 
-_FIND = text("SELECT metrics FROM kdsearch.test_read WHERE study_id = :study_id AND number = :number")
-_COUNT = text("SELECT count(*) FROM kdsearch.test_read WHERE study_id = :study_id")
-_RECORD = text(
-    """
-    INSERT INTO kdsearch.test_read (study_id, number, metrics)
-    VALUES (:study_id, :number, CAST(:metrics AS jsonb))
-    ON CONFLICT (study_id, number) DO NOTHING
-    """
-)
 
-
-def find(engine: Engine, study_id: int, number: int) -> dict[str, Any] | None:
-    """What the test pool said of a trial, if it was ever asked."""
+def find(engine: Engine, study_id: int, number: int) -> Mapping[str, Any] | None:
+    """What a trial reached on the test split, if it was ever read for it."""
     with begin(engine) as connection:
-        found: dict[str, Any] | None = connection.scalar(_FIND, {"study_id": study_id, "number": number})
+        found: Mapping[str, Any] | None = execute(
+            connection, "find_test_read", study_id=study_id, number=number
+        ).scalar_one_or_none()
     return found
 
 
 @repeatable
-def record(engine: Engine, study_id: int, number: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep a first reading; whoever comes second gets the first one's figures."""
-    key = {"study_id": study_id, "number": number}
+def record(engine: Engine, study_id: int, number: int, metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Keep a reading and return the one that counts: the first, should there be one already."""
     with begin(engine) as connection:
-        connection.execute(_RECORD, {**key, "metrics": json.dumps(metrics, allow_nan=False)})
-        kept: dict[str, Any] = connection.execute(_FIND, key).scalar_one()
+        execute(connection, "record_test_read", study_id=study_id, number=number, metrics=dict(metrics))
+        kept: Mapping[str, Any] = execute(
+            connection, "find_test_read", study_id=study_id, number=number
+        ).scalar_one()
     return kept
 
 
 def count(engine: Engine, study_id: int) -> int:
-    """How many trials of a study have been read on its test pool."""
+    """For how many trials of a study the test split was read."""
     with begin(engine) as connection:
-        return int(connection.execute(_COUNT, {"study_id": study_id}).scalar_one())
+        return int(execute(connection, "count_test_reads", study_id=study_id).scalar_one())

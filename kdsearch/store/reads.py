@@ -1,0 +1,271 @@
+"""What the CLI's lists and the dashboard read: named SQL into frozen rows. Nothing is written here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Engine, RowMapping
+
+from kdsearch.core import pareto
+from kdsearch.core.errors import NotFoundError
+from kdsearch.core.records import Failure, Latency, Scores, TrialConfig, TrialState
+from kdsearch.core.space import Scalar
+from kdsearch.store.sql import execute, number, numbers
+from kdsearch.store.studies import StudyState, not_found
+from kdsearch.store.transactions import begin
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherRow:
+    """The teacher's figures, under the protocol of the students'."""
+
+    scores: Scores
+    latency: Latency | None
+
+    @property
+    def quality(self) -> float:
+        """The study's objective."""
+        return self.scores.quality
+
+    @property
+    def size_mb(self) -> float | None:
+        """10^6 bytes."""
+        return None if self.latency is None else self.latency.size_mb
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRow:
+    """A study as people look at it."""
+
+    id: int
+    name: str
+    state: StudyState
+    error: str | None
+    spec: Mapping[str, Any]
+    """The study's specification as JSON, defaults written out."""
+    spec_text: str
+    spec_sha256: str
+    data_fingerprint: str
+    artifacts_url: str
+    counts: Mapping[str, int]
+    """Trials by state; a state without trials is not in there."""
+    budget_trials: int
+    budget_hours: float | None
+    budget_failed: int
+    active_seconds: float
+    prepared: str | None
+    teacher: TeacherRow | None
+    quality_name: str
+    latency_name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRow:
+    """A trial as people look at it."""
+
+    number: int
+    state: TrialState
+    student: str
+    scheme: str
+    params: Mapping[str, Scalar]
+    """By dotted name, ``student`` and ``scheme`` included."""
+    quality: float | None
+    scores: Scores | None
+    latency: Latency | None
+    latency_ms: float | None
+    """The figure that the study's objective names."""
+    size_mb: float | None
+    feasible: bool
+    """Whether every constraint is known and met."""
+    attempt: int
+    worker: str
+    best_epoch: int | None
+    epochs_run: int | None
+    rows_seen: int | None
+    train_seconds: float | None
+    failure: Failure | None
+    artifact: str | None
+    validation_logits: str | None
+    created_at: datetime
+    started_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRow:
+    """One recorded epoch."""
+
+    epoch: int
+    stage: str
+    rows_seen: int
+    losses: Mapping[str, float]
+    scores: Scores | None
+    seconds: float
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerRow:
+    """One worker, alive or not."""
+
+    id: str
+    host: str
+    pid: int
+    device: str
+    profile_key: str | None
+    state: Literal["active", "retired"]
+    started_at: datetime
+    seen_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparationRow:
+    """How far the preparation of a study's teacher is."""
+
+    state: Literal["waiting", "running", "done", "failed"]
+    attempt: int
+    worker_id: str | None
+    progress: str
+    checkpoint: str | None
+    error: str | None
+    prepared: str | None
+
+
+# ---------------------------------------------------------------- from JSON
+
+
+def latency_of(data: Mapping[str, Any] | None) -> Latency | None:
+    """A stored latency."""
+    return None if data is None else Latency.from_json(data)
+
+
+def scores_of(data: Mapping[str, Any] | None) -> Scores | None:
+    """Stored scores."""
+    if data is None:
+        return None
+    plain = {key: number(data[key]) for key in ("quality", "accuracy", "macro_f1", "nll")}
+    agreement = data["agreement"]
+    return Scores(
+        **plain,
+        recall=numbers(data["recall"]),
+        agreement=None if agreement is None else number(agreement),
+    )
+
+
+def _study(row: RowMapping) -> StudyRow:
+    spec, objectives = row["spec_json"], row["spec_json"]["objectives"]
+    teacher = row["teacher"]
+    scores = scores_of(teacher["scores"]) if teacher else None
+    kept = {name: row[name] for name in StudyRow.__dataclass_fields__ if name in row and name != "teacher"}
+    return StudyRow(
+        **kept,
+        spec=spec,
+        teacher=TeacherRow(scores=scores, latency=latency_of(teacher["latency"])) if scores else None,
+        quality_name=objectives["quality"],
+        latency_name=objectives["latency"],
+    )
+
+
+_OF_RESULT = ("best_epoch", "epochs_run", "rows_seen", "train_seconds", "artifact", "validation_logits")
+_OF_TRIAL = ("number", "state", "attempt", "created_at", "started_at", "finished_at")
+
+
+def _trial(row: RowMapping) -> TrialRow:
+    config, latency = TrialConfig.from_json(row["config"]), latency_of(row["latency"])
+    scores, limits = scores_of(row["scores"]), row["constraints"]
+    result: Mapping[str, Any] = row["result"] or {}
+    failure: Mapping[str, Any] | None = row["failure"]
+    own: dict[str, Any] = {name: row[name] for name in _OF_TRIAL}
+    return TrialRow(
+        **own,
+        **{name: result.get(name) for name in _OF_RESULT},
+        student=config.student,
+        scheme=config.scheme,
+        params=config.params,
+        quality=None if scores is None else scores.quality,
+        scores=scores,
+        latency=latency,
+        latency_ms=None if latency is None else latency.at(row["latency_name"]),
+        size_mb=None if latency is None else latency.size_mb,
+        feasible=limits is not None and all(excess <= 0 for excess in numbers(limits).values()),
+        worker=row["worker_id"],
+        failure=None if failure is None else Failure(**failure),
+    )
+
+
+# ---------------------------------------------------------------- the doors
+
+
+def studies(engine: Engine) -> list[StudyRow]:
+    """Every study, newest first."""
+    with begin(engine) as connection:
+        return [_study(row) for row in execute(connection, "list_studies", name=None).mappings()]
+
+
+def study(engine: Engine, name: str) -> StudyRow:
+    """The study of that name, or NotFoundError."""
+    with begin(engine) as connection:
+        row = execute(connection, "list_studies", name=name).mappings().one_or_none()
+        if row is None:
+            raise not_found(connection, name)
+        return _study(row)
+
+
+def trials(engine: Engine, study_id: int, state: TrialState | None = None) -> list[TrialRow]:
+    """Every trial of a study, or those in a state, by number."""
+    with begin(engine) as connection:
+        rows = execute(connection, "list_trials", study_id=study_id, state=state, number=None)
+        return [_trial(row) for row in rows.mappings()]
+
+
+def trial(engine: Engine, study_id: int, number: int) -> TrialRow:
+    """One trial, or NotFoundError."""
+    with begin(engine) as connection:
+        rows = execute(connection, "list_trials", study_id=study_id, state=None, number=number)
+        row = rows.mappings().one_or_none()
+    if row is None:
+        raise NotFoundError(
+            f"The study has no trial {number}", hint="kdsearch trial list STUDY shows those there are"
+        )
+    return _trial(row)
+
+
+def epochs(engine: Engine, study_id: int, number: int) -> list[EpochRow]:
+    """The learning curve of a trial."""
+    with begin(engine) as connection:
+        rows = execute(connection, "list_epochs", study_id=study_id, number=number).mappings().all()
+    return [
+        EpochRow(**{**row, "losses": numbers(row["losses"]), "scores": scores_of(row["scores"])})
+        for row in rows
+    ]
+
+
+def workers(engine: Engine, study_id: int) -> list[WorkerRow]:
+    """Workers that ever worked on a study, oldest first."""
+    with begin(engine) as connection:
+        return [WorkerRow(**row) for row in execute(connection, "list_workers", study_id=study_id).mappings()]
+
+
+def preparation(engine: Engine, study_id: int) -> PreparationRow:
+    """How far the preparation of a study is; NotFoundError for an unknown study."""
+    with begin(engine) as connection:
+        row = execute(connection, "preparation", study_id=study_id).mappings().one_or_none()
+    if row is None:
+        raise NotFoundError(f"There is no study with id {study_id}", hint="kdsearch study list")
+    return PreparationRow(**row)
+
+
+def front(rows: Sequence[TrialRow], *, within_ms: float | None) -> list[TrialRow]:
+    """The best of what is deployable: complete, feasible, fast enough; fastest first."""
+    candidates = [
+        (row, (row.quality, row.latency_ms))
+        for row in rows
+        if row.state == "complete" and row.feasible and row.quality is not None
+        if row.latency_ms is not None and (within_ms is None or row.latency_ms <= within_ms)
+    ]
+    points = [(quality, latency_ms) for _, (quality, latency_ms) in candidates]
+    return [candidates[i][0] for i in pareto.front(points)]

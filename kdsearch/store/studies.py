@@ -1,0 +1,153 @@
+"""Studies: created once under a name, found again, their budget, their state."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+from sqlalchemy import Connection, Engine
+
+from kdsearch.core.errors import ConflictError, NotFoundError
+from kdsearch.core.records import Latency, Scores
+from kdsearch.core.spec import BudgetSpec
+from kdsearch.store.sql import clean_text, execute
+from kdsearch.store.transactions import begin, repeatable
+
+StudyState: TypeAlias = Literal["open", "done", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewStudy:
+    """What a study is made of."""
+
+    name: str
+    optuna_name: str
+    spec_text: str
+    """The file as its author wrote it."""
+    spec_json: Mapping[str, Any]
+    spec_sha256: str
+    dataset_sha256: str
+    data_fingerprint: str
+    artifacts_url: str
+    budget: BudgetSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecord:
+    """A study as workers need it."""
+
+    id: int
+    name: str
+    optuna_name: str
+    spec_text: str
+    spec_json: Mapping[str, Any]
+    spec_sha256: str
+    dataset_sha256: str
+    data_fingerprint: str
+    artifacts_url: str
+    state: StudyState
+    error: str | None
+    prepared: str | None
+    """SHA-256 of the prepared manifest, once the teacher's signals are there."""
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetState:
+    """How much of a study's budget is spent."""
+
+    num_trials: int
+    """Every trial number counts, finished or not."""
+    max_trials: int
+    num_failed: int
+    max_failed: int
+    num_open: int
+    """Waiting or running."""
+    out_of_time: bool
+
+
+def create_study(engine: Engine, new: NewStudy) -> StudyRecord:
+    """Record a study and its preparation, waiting; ConflictError if the name is taken."""
+    values = {name: getattr(new, name) for name in new.__dataclass_fields__ if name != "budget"}
+    budget = {f"budget_{name}": getattr(new.budget, name) for name in ("trials", "hours", "failed")}
+    with begin(engine) as connection:
+        study_id = execute(connection, "insert_study", **values, **budget).scalar()
+        if study_id is None:
+            raise ConflictError(
+                f"There is a study named {new.name!r} already",
+                hint=f"kdsearch study show {new.name}, or give the new one another name",
+            )
+        execute(connection, "insert_preparation", study_id=study_id)
+    return find_study(engine, new.name)
+
+
+def find_study(engine: Engine, name: str) -> StudyRecord:
+    """The study of that name; NotFoundError names those that are spelled alike."""
+    with begin(engine) as connection:
+        row = execute(connection, "study_record", name=name).mappings().one_or_none()
+        if row is None:
+            raise not_found(connection, name)
+    return StudyRecord(**row)
+
+
+def not_found(connection: Connection, name: str) -> NotFoundError:
+    """The error for an unknown study."""
+    names = list(execute(connection, "study_names").scalars())
+    alike = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    meant = f"did you mean {' or '.join(alike)}?" if alike else "kdsearch study list shows those there are"
+    return NotFoundError(f"There is no study named {name!r}", hint=meant)
+
+
+def set_state(connection: Connection, study_id: int, state: StudyState, *, error: str | None = None) -> None:
+    """Mark a study open, done or failed."""
+    text = None if error is None else clean_text(error)
+    execute(connection, "set_study_state", study_id=study_id, state=state, error=text)
+
+
+@repeatable
+def set_prepared(engine: Engine, study_id: int, sha256: str) -> None:
+    """Name the prepared manifest."""
+    with begin(engine) as connection:
+        execute(connection, "set_prepared", study_id=study_id, prepared=sha256)
+
+
+@repeatable
+def set_teacher(engine: Engine, study_id: int, scores: Scores, latency: Latency | None) -> None:
+    """Keep the teacher's figures, taken under the protocol of the students'."""
+    teacher = {"scores": asdict(scores), "latency": latency.to_json() if latency else None}
+    with begin(engine) as connection:
+        execute(connection, "set_teacher", study_id=study_id, teacher=teacher)
+
+
+@repeatable
+def raise_budget(engine: Engine, study_id: int, budget: BudgetSpec) -> None:
+    """Set the budget anew; a study that was done with the old one is open again."""
+    with begin(engine) as connection:
+        execute(connection, "set_budget", study_id=study_id, **budget.model_dump())
+
+
+@repeatable
+def reopen(engine: Engine, study_id: int) -> None:
+    """Open a study again, and let a failed preparation be tried again."""
+    with begin(engine) as connection:
+        execute(connection, "reopen_study", study_id=study_id)
+        execute(connection, "reopen_preparation", study_id=study_id)
+
+
+def touch_active(engine: Engine, study_id: int) -> None:
+    """Count the time since the last touch, one minute at most, as time in which somebody worked."""
+    with begin(engine) as connection:
+        execute(connection, "touch_active", study_id=study_id)
+
+
+def budget_state(connection: Connection, study_id: int) -> BudgetState:
+    """How much of the budget is spent; exact inside `study_turn`."""
+    return BudgetState(**execute(connection, "budget_state", study_id=study_id).mappings().one())
+
+
+def awaits_measuring(connection: Connection, study_id: int) -> bool:
+    """Whether a trial waits for a worker that may measure its latency."""
+    return bool(execute(connection, "awaits_measuring", study_id=study_id).scalar_one())
