@@ -112,13 +112,8 @@ def fit(
     `on_epoch` gets each epoch's report and checkpoint; `resume` is such a checkpoint. `should_stop` is asked
     before every step: True ends the training, and what the last checkpoint has not, is lost.
     """
-    if not any(stage.scored and stage.epochs for stage in stages):
-        raise ValueError("no stage is scored, so that nothing could be the best")
-    module.to(settings.device)
-    optimizer = _optimizer(module, settings)
-    progress = checkpoint.load(resume, module, optimizer) if resume else Progress()
-    total_rows = sum(stage.epochs * stage.rows_per_epoch for stage in stages)
-    training = _Training(module, optimizer, settings, total_rows, breathe, should_stop)
+    training = _begin(module, stages, settings, breathe, should_stop)
+    progress = checkpoint.load(resume, module, training.optimizer) if resume else Progress()
     for stage, examples in _epochs(stages, pools, teacher_logits, settings, skip=progress.epochs_run):
         started = time.perf_counter()
         losses = _train_epoch(training, stage, examples, progress)
@@ -126,19 +121,29 @@ def fit(
             return _report(progress, stopped=True)
         epoch = progress.epochs_run + 1
         scored = _validate(training, validation, validation_teacher_logits, epoch) if stage.scored else None
-        progress = _advance(progress, stage, scored, settings, seconds=time.perf_counter() - started)
-        on_epoch(
-            EpochReport(
-                stage=stage.name,
-                epoch=epoch,
-                rows_seen=progress.rows_seen,
-                losses=losses,
-                scores=scored.scores if scored else None,
-                seconds=time.perf_counter() - started,
-            ),
-            checkpoint.dump(progress, module, optimizer),
+        seconds = time.perf_counter() - started
+        progress = _advance(progress, stage, scored, settings, seconds=seconds)
+        scores = scored.scores if scored else None
+        rows_seen = progress.rows_seen
+        report = EpochReport(
+            stage=stage.name, epoch=epoch, rows_seen=rows_seen, losses=losses, scores=scores, seconds=seconds
         )
+        on_epoch(report, checkpoint.dump(progress, module, training.optimizer))
     return _report(progress, stopped=False)
+
+
+def _begin(
+    module: nn.Module,
+    stages: Sequence[Stage],
+    settings: FitSettings,
+    breathe: Callable[[], None],
+    should_stop: Callable[[], bool],
+) -> _Training:
+    if not any(stage.scored and stage.epochs for stage in stages):
+        raise ValueError("no stage is scored, so that nothing could be the best")
+    module.to(settings.device)
+    total_rows = sum(stage.epochs * stage.rows_per_epoch for stage in stages)
+    return _Training(module, _optimizer(module, settings), settings, total_rows, breathe, should_stop)
 
 
 def _epochs(
