@@ -38,9 +38,9 @@ def dashboard(
     ] = False,
     open_browser: Annotated[bool, typer.Option("--open", help="Open a browser too.")] = False,
 ) -> None:
-    """Open the studies in a browser: the Pareto chart, and every trial behind it.
+    """Open the studies in a browser.
 
-    Serves until Ctrl-C.
+    Shows the Pareto chart of a study and every trial behind it. Serves until Ctrl-C.
 
     Example: kdsearch dashboard sms-spam --open
     """
@@ -108,7 +108,7 @@ def _command(app: Path, host: str, port: int) -> list[str]:
         "client.toolbarMode": "viewer",
     }
     flags = [f"--{name}={value}" for name, value in settings.items()]
-    return [sys.executable, "-m", "streamlit", "run", str(app), *flags]
+    return [sys.executable, "-P", "-m", "streamlit", "run", str(app), *flags]
 
 
 def _wait_until_ready(child: subprocess.Popen[bytes], base: str) -> None:

@@ -32,8 +32,8 @@ _BY_EXIT_CODE: dict[int, type[KdsearchError]] = {
 
 
 def command_line(*arguments: str) -> list[str]:
-    """Arguments for a process that runs another command of this kdsearch."""
-    return [sys.executable, "-m", "kdsearch", *arguments]
+    """Arguments for a process that runs another command of this kdsearch, see `child_environment`."""
+    return [sys.executable, "-P", "-m", "kdsearch", *arguments]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -18,8 +19,6 @@ import typer
 from kdsearch.core.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kdsearch.store.connect import Store
 
 PANEL = "Everywhere"
@@ -83,8 +82,12 @@ class Options:
 
 def child_environment(store: Store) -> dict[str, str]:
     """The environment for a process that shall see the same store: URLs never go to its arguments."""
+    root = Path(__file__).parents[2]
+    # children do not look for modules in the folder they are started in: it may hold a datasets.py
+    uninstalled = {} if root.name.endswith("-packages") else {"PYTHONPATH": str(root)}
     return {
         **os.environ,
+        **uninstalled,
         "KDSEARCH_STORAGE": store.url,
         "KDSEARCH_ARTIFACTS": store.artifacts_url,
         "KDSEARCH_HOME": str(store.home),
