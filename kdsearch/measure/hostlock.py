@@ -2,7 +2,8 @@
 
 Two files, two `flock`s. Training holds `host` shared for a chunk of steps; measuring holds it alone. Shared
 holders that come and go would starve an exclusive waiter, so a measurer first takes `gate`, which every
-trainer passes on its way to `host`: from then on trainers only leave. The kernel frees both when a process dies.
+trainer passes on its way to `host`: from then on trainers only leave. The kernel frees both when a process
+dies.
 """
 
 from __future__ import annotations
