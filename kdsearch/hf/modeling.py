@@ -21,7 +21,7 @@ SMALLEST = {"vocab_size": 2, "num_tokens": 2, "num_labels": 2, "max_length": 4, 
 """transformers compares a configuration with one made without arguments."""
 
 
-class KdsearchConfig(PreTrainedConfig):
+class KdsearchConfig(PreTrainedConfig):  # type: ignore[misc]
     """config.json of an exported student."""
 
     model_type = "kdsearch_student"
@@ -45,7 +45,7 @@ class KdsearchConfig(PreTrainedConfig):
         return {k: tuple(v) if isinstance(v, list) else v for k, v in self.student_params.items()}
 
 
-class KdsearchStudent(PreTrainedModel):
+class KdsearchStudent(PreTrainedModel):  # type: ignore[misc]
     """A distilled student; `save_pretrained` and `from_pretrained` as for any transformers model."""
 
     config_class = KdsearchConfig
