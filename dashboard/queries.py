@@ -38,8 +38,7 @@ def connect(url: str) -> Engine:
 
 def study_names(engine: Engine) -> list[str]:
     """Every study, newest first."""
-    rows = reads.studies(engine)
-    return [row.name for row in sorted(rows, key=lambda row: row.created_at, reverse=True)]
+    return [row.name for row in reads.studies(engine)]
 
 
 def snapshot(engine: Engine, name: str) -> Snapshot:

@@ -126,7 +126,7 @@ def table_rows(shown: Sequence[Point], latency_name: str) -> list[dict[str, obje
             f"latency {latency_name.removesuffix('_ms')} (ms)": round(p.latency_ms, 3),
             "size (MB)": p.row.size_mb,
             "standing": p.standing,
-            "parameters": ", ".join(f"{k}={v}" for k, v in p.row.params.items() if "." in k),
+            "parameters": ", ".join(f"{k}={v}" for k, v in sorted(p.row.params.items()) if "." in k),
         }
         for p in order
     ]

@@ -1,0 +1,178 @@
+"""Studies written through the store's own doors, and a browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import Engine
+
+from kdsearch.core.records import HardwareProfile, Latency, Scores, TrialConfig, TrialResult
+from kdsearch.core.spec import BudgetSpec, StudySpec
+from kdsearch.core.studyfile import spec_to_json
+from kdsearch.store import leases, studies
+from kdsearch.store.connect import Store
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+LIMIT_MS = 2.0
+PARAMS: dict[str, Any] = {"textcnn": {"filters": 64}, "bilstm": {"hidden": 64}, "bag": {"embed_dim": 64}}
+SCHEMES: dict[str, Any] = {"none": {}, "offline": {"loss": "kl", "temperature": 4.0, "lambda": 0.5}}
+PROFILE = HardwareProfile(
+    device_model="a machine", device="cpu", runtime="onnx", threads=1, batch_size=1, length_policy="real"
+)
+
+
+def latency(p90_ms: float, *, size_mb: float = 1.0) -> Latency:
+    return Latency(
+        p50_ms=p90_ms * 0.8,
+        p90_ms=p90_ms,
+        p99_ms=p90_ms * 1.5,
+        mean_ms=p90_ms,
+        num_queries=100,
+        seconds=1.0,
+        size_mb=size_mb,
+        num_params=1000,
+        tokenize_p50_ms=0.05,
+        noisy=False,
+        profile=PROFILE,
+    )
+
+
+def scores(quality: float) -> Scores:
+    return Scores(
+        quality=quality, accuracy=quality, macro_f1=quality, nll=0.1, recall={"ham": quality, "spam": quality}
+    )
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """A study in the database, to which trials are added."""
+
+    engine: Engine
+    name: str
+    study_id: int
+
+    def complete(self, student: str, scheme: str, *, quality: float, ms: float, size_mb: float = 1.0) -> int:
+        """A trial that ran to its end."""
+        lease = self._running(student, scheme)
+        leases.record_latency(self.engine, lease, latency(ms, size_mb=size_mb))
+        result = TrialResult(
+            scores=scores(quality),
+            best_epoch=1,
+            epochs_run=1,
+            rows_seen=10,
+            train_seconds=0.1,
+            artifact="a" * 64,
+            validation_logits="b" * 64,
+        )
+        leases.finish_complete(self.engine, lease, result, {"latency_ms": ms - LIMIT_MS})
+        return lease.number
+
+    def teacher(self, *, quality: float = 0.96, ms: float = 20.0) -> None:
+        """The teacher's figures."""
+        studies.set_teacher(self.engine, self.study_id, scores(quality), latency(ms, size_mb=90.0))
+
+    def _running(self, student: str, scheme: str) -> leases.Lease:
+        with leases.study_turn(self.engine, self.study_id) as connection:
+            number = leases.count_trials(connection, self.study_id)
+            config = TrialConfig(
+                student=student,
+                student_params=PARAMS[student],
+                scheme=scheme,
+                scheme_params=SCHEMES[scheme],
+                learning_rate=1e-3,
+                batch_size=32,
+                epochs=1,
+                seed=number,
+            )
+            return leases.insert_running(
+                connection,
+                self.study_id,
+                number=number,
+                optuna_trial_id=number,
+                config=config,
+                architecture_key=student,
+                worker_id="w",
+                ttl_s=60.0,
+            )
+
+
+@pytest.fixture
+def seed_study(store: Store) -> Callable[[str], Seeded]:
+    """Make a study without trials."""
+
+    def make(name: str) -> Seeded:
+        spec = StudySpec.model_validate(
+            {
+                "version": 1,
+                "name": name,
+                "data": {"train": "train.csv", "validation": "validation.csv"},
+                "teacher": {"model": "teacher"},
+                "objectives": {"quality": "f1:spam"},
+                "constraints": {"latency_ms": {"max": LIMIT_MS}},
+            }
+        )
+        new = studies.NewStudy(
+            name=name,
+            optuna_name=name,
+            spec_text=f"name: {name}\n",
+            spec_json=spec_to_json(spec),
+            spec_sha256="a" * 64,
+            dataset_sha256="c" * 64,
+            data_fingerprint="d" * 64,
+            artifacts_url=store.artifacts_url,
+            budget=BudgetSpec(trials=10),
+        )
+        return Seeded(store.engine, name, studies.create_study(store.engine, new).id)
+
+    return make
+
+
+@pytest.fixture
+def sms(seed_study: Callable[[str], Seeded]) -> Seeded:
+    """Three on the front, one dominated, one over the study's limit, and a teacher."""
+    study = seed_study("sms")
+    study.teacher()
+    study.complete("bag", "none", quality=0.80, ms=0.02, size_mb=0.3)
+    study.complete("bag", "offline", quality=0.84, ms=0.03, size_mb=0.3)
+    study.complete("textcnn", "offline", quality=0.93, ms=0.4, size_mb=1.5)
+    study.complete("textcnn", "none", quality=0.90, ms=0.5, size_mb=1.5)
+    study.complete("bilstm", "offline", quality=0.95, ms=3.0, size_mb=4.0)
+    return study
+
+
+# ---------------------------------------------------------------- a browser
+
+
+def chromium() -> str | None:
+    """KDSEARCH_CHROMIUM, else a system Chromium; None means Playwright's own."""
+    given = os.environ.get("KDSEARCH_CHROMIUM")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return given or next((path for path in map(shutil.which, names) if path), None)
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Page]:
+    """A page in a real browser that talks to nobody but us."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        executable = chromium() or playwright.chromium.executable_path
+        if not Path(executable).exists():
+            pytest.skip(
+                f"no browser: {executable} is not there, and neither KDSEARCH_CHROMIUM nor a system one"
+            )
+        browser = playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        opened = browser.new_page(viewport={"width": 1400, "height": 1000})
+        opened.set_default_timeout(60_000)
+        yield opened
+        browser.close()
