@@ -15,7 +15,7 @@ FILLED: frozenset[YamlPath] = frozenset(
 )
 """Where placeholders are filled in."""
 
-_PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\}")
 
 
 def expand(data: Any, env: Mapping[str, str]) -> tuple[Any, list[Problem]]:
