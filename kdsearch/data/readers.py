@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from kdsearch.core.errors import DataError, Where
 from kdsearch.core.spec import SourceSpec
@@ -26,7 +26,7 @@ from kdsearch.data import hub, synthetic
 from kdsearch.data.naming import did_you_mean
 from kdsearch.data.rows import Cell, Columns, Rows, listed, require, to_rows
 
-Reader: TypeAlias = Callable[[IO[bytes], str, Columns, int | None], Iterator[Cell]]
+Reader: TypeAlias = Callable[[io.TextIOWrapper, str, Columns, int | None], Iterator[Cell]]
 
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -88,8 +88,10 @@ def _read_file(path: Path, columns: Columns, limit: int | None) -> Rows:
         with path.open("rb") as raw:
             start = raw.read(len(GZIP_MAGIC))
             raw.seek(0)
-            file: Any = gzip.GzipFile(fileobj=raw) if start == GZIP_MAGIC else raw
-            return to_rows(reader(file, str(path), columns, limit), str(path))
+            unpacked: Any = gzip.GzipFile(fileobj=raw) if start == GZIP_MAGIC else raw
+            # UTF-8 with or without a byte-order mark; newlines as they are, so that cells keep theirs.
+            with io.TextIOWrapper(unpacked, encoding="utf-8-sig", newline="") as file:
+                return to_rows(reader(file, str(path), columns, limit), str(path))
     except UnicodeDecodeError as error:
         hint = f"save it as UTF-8, e.g. `iconv -f LATIN1 -t UTF-8 {path.name}`"
         raise DataError(f"{path} is not UTF-8 text: {error.reason}", hint=hint) from error
@@ -111,27 +113,20 @@ def _reader(path: Path) -> Reader:
     return FORMATS[suffix]
 
 
-def _lines(file: IO[bytes]) -> io.TextIOWrapper:
-    """UTF-8 with or without a byte-order mark; newlines as they are, so that cells keep theirs."""
-    return io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-
-
 # ---------------------------------------------------------------- CSV and TSV
 
 
-def _csv(file: IO[bytes], name: str, columns: Columns, limit: int | None) -> Iterator[Cell]:
-    return _delimited(csv.reader(_lines(file), strict=True), name, columns, limit)
+def _csv(file: io.TextIOWrapper, name: str, columns: Columns, limit: int | None) -> Iterator[Cell]:
+    return _delimited(csv.reader(file, strict=True), name, columns, limit)
 
 
-def _tsv(file: IO[bytes], name: str, columns: Columns, limit: int | None) -> Iterator[Cell]:
-    lines = _lines(file)
+def _tsv(file: io.TextIOWrapper, name: str, columns: Columns, limit: int | None) -> Iterator[Cell]:
     try:
-        quoted = csv.reader(lines, delimiter="\t", strict=True)
+        quoted = csv.reader(file, delimiter="\t", strict=True)
         return iter(list(_delimited(quoted, name, columns, limit)))
     except DataError:
-        lines.detach()  # else the file is closed together with this view of it
         file.seek(0)
-        plain = csv.reader(_lines(file), delimiter="\t", quoting=csv.QUOTE_NONE)
+        plain = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         return _delimited(plain, name, columns, limit)
 
 
@@ -163,7 +158,7 @@ def _ragged(name: str, line: int, row: int, cells: int, columns: int) -> DataErr
 # ---------------------------------------------------------------- JSON lines
 
 
-def _jsonl(file: IO[bytes], name: str, columns: Columns, limit: int | None) -> Iterator[Cell]:
+def _jsonl(file: io.TextIOWrapper, name: str, columns: Columns, limit: int | None) -> Iterator[Cell]:
     keys: dict[str, None] = {}
     for number, (line, record) in enumerate(islice(_objects(file, name), limit), 1):
         if columns.text not in record:
@@ -175,8 +170,8 @@ def _jsonl(file: IO[bytes], name: str, columns: Columns, limit: int | None) -> I
         require(columns, list(keys), name)
 
 
-def _objects(file: IO[bytes], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, content in enumerate(_lines(file), 1):
+def _objects(file: io.TextIOWrapper, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, content in enumerate(file, 1):
         if not content.strip():
             continue
         where = Where(file=name, line=line)
@@ -193,12 +188,12 @@ def _objects(file: IO[bytes], name: str) -> Iterator[tuple[int, dict[str, Any]]]
 # ---------------------------------------------------------------- Parquet
 
 
-def _parquet(file: IO[bytes], name: str, columns: Columns, limit: int | None) -> Iterator[Cell]:
+def _parquet(file: io.TextIOWrapper, name: str, columns: Columns, limit: int | None) -> Iterator[Cell]:
     import pyarrow
     from pyarrow import parquet
 
     try:
-        table = parquet.ParquetFile(file)
+        table = parquet.ParquetFile(file.buffer)
         require(columns, table.schema_arrow.names, name)
         wanted = list(dict.fromkeys(filter(None, columns)))
         records = (record for batch in table.iter_batches(columns=wanted) for record in batch.to_pylist())
