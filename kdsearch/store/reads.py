@@ -180,9 +180,9 @@ def _trial(row: RowMapping) -> TrialRow:
     result: Mapping[str, Any] = row["result"] or {}
     failure: Mapping[str, Any] | None = row["failure"]
     own: dict[str, Any] = {name: row[name] for name in _OF_TRIAL}
+    own |= {name: result.get(name) for name in _OF_RESULT}
     return TrialRow(
         **own,
-        **{name: result.get(name) for name in _OF_RESULT},
         student=config.student,
         scheme=config.scheme,
         params=config.params,

@@ -32,8 +32,13 @@ def queries() -> Mapping[str, TextClause]:
 
 def execute(connection: Connection, query: str, /, **parameters: Any) -> CursorResult[Any]:
     """Run a named query; mappings and lists travel as JSON text (queries cast them to jsonb)."""
-    ready = {k: to_json(v) if isinstance(v, (Mapping, list)) else v for k, v in parameters.items()}
-    return connection.execute(queries()[query], ready)
+    return connection.execute(queries()[query], {name: _sent(value) for name, value in parameters.items()})
+
+
+def _sent(value: Any) -> Any:
+    if isinstance(value, (Mapping, list)):
+        return to_json(value)
+    return clean_text(value) if isinstance(value, str) else value
 
 
 def to_json(value: object) -> str:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine
 from kdsearch.core.errors import ConflictError, NotFoundError
 from kdsearch.core.records import Latency, Scores
 from kdsearch.core.spec import BudgetSpec
-from kdsearch.store.sql import clean_text, execute
+from kdsearch.store.sql import execute
 from kdsearch.store.transactions import begin, repeatable
 
 StudyState: TypeAlias = Literal["open", "done", "failed"]
@@ -103,8 +103,7 @@ def not_found(connection: Connection, name: str) -> NotFoundError:
 
 def set_state(connection: Connection, study_id: int, state: StudyState, *, error: str | None = None) -> None:
     """Mark a study open, done or failed."""
-    text = None if error is None else clean_text(error)
-    execute(connection, "set_study_state", study_id=study_id, state=state, error=text)
+    execute(connection, "set_study_state", study_id=study_id, state=state, error=error)
 
 
 @repeatable

@@ -1,0 +1,318 @@
+"""Leases: taken once, expiring, taken over, fenced; finished once however often that is said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import text
+from store_bench import Bench, config, latency, result, scores
+
+from kdsearch.core.errors import LeaseLostError
+from kdsearch.core.records import EpochReport, Failure
+from kdsearch.store import leases, reads
+from kdsearch.store.connect import make_engine
+from kdsearch.store.leases import MAX_DEATHS, Lease
+
+FAILURE = Failure(kind="exception", message="boom", traceback="line 1")
+
+
+def epoch(number: int = 1, *, loss: float = 0.5) -> EpochReport:
+    return EpochReport(
+        stage="distil",
+        epoch=number,
+        rows_seen=500 * number,
+        losses={"total": loss},
+        scores=scores(),
+        seconds=1.0,
+    )
+
+
+def writes(bench: Bench, lease: Lease) -> dict[str, object]:
+    """Every write that a holder can make, by name."""
+    engine = bench.engine
+    return {
+        "renew": lambda: leases.renew(engine, lease, 60),
+        "give_back": lambda: leases.give_back(engine, lease),
+        "record_latency": lambda: leases.record_latency(engine, lease, latency()),
+        "record_epoch": lambda: leases.record_epoch(engine, lease, epoch(), "c" * 64),
+        "finish_complete": lambda: leases.finish_complete(engine, lease, result(), {}),
+        "finish_rejected": lambda: leases.finish_rejected(engine, lease, {"latency_ms": 1.0}),
+        "finish_failed": lambda: leases.finish_failed(engine, lease, FAILURE),
+    }
+
+
+WRITES = (
+    "renew",
+    "give_back",
+    "record_latency",
+    "record_epoch",
+    "finish_complete",
+    "finish_rejected",
+    "finish_failed",
+)
+
+
+def test_a_trial_from_start_to_end(bench: Bench) -> None:
+    lease = bench.start()
+    leases.record_latency(bench.engine, lease, latency())
+    leases.record_epoch(bench.engine, lease, epoch(1), "c" * 64)
+    leases.record_epoch(bench.engine, lease, epoch(2), "d" * 64)
+    leases.finish_complete(bench.engine, lease, result(0.93), {"latency_ms": -0.5})
+    row = reads.trial(bench.engine, bench.study.id, 0)
+    assert (row.state, row.quality, row.latency_ms, row.feasible) == ("complete", 0.93, 1.5, True)
+    assert row.scores == scores(0.93)
+    assert row.latency == latency()
+    assert [e.epoch for e in reads.epochs(bench.engine, bench.study.id, 0)] == [1, 2]
+    assert bench.column("checkpoint") == "d" * 64
+    assert bench.column("expires_at") is None
+
+
+def test_the_configuration_survives_the_database(bench: Bench) -> None:
+    bench.start(worker="gone")
+    bench.expire()
+    bench.sweep()
+    lease = bench.take()
+    assert lease is not None
+    assert lease.config == config()
+    assert lease.config.key == config().key == bench.column("config_key")
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_zombie_writes_nothing(bench: Bench, write: str) -> None:
+    zombie = bench.start()
+    bench.expire()
+    bench.sweep()
+    heir = bench.take("w2")
+    assert heir is not None
+    before = bench.column("to_jsonb(trial)")
+    with pytest.raises(LeaseLostError, match="w1"):
+        writes(bench, zombie)[write]()  # type: ignore[operator]
+    assert bench.column("to_jsonb(trial)") == before
+    assert reads.epochs(bench.engine, bench.study.id, 0) == []
+    writes(bench, heir)[write]()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("write", [w for w in WRITES if w != "give_back"])
+def test_a_swept_trial_refuses_its_old_holder_before_anybody_takes_it(bench: Bench, write: str) -> None:
+    zombie = bench.start()
+    bench.expire()
+    bench.sweep()
+    with pytest.raises(LeaseLostError):
+        writes(bench, zombie)[write]()  # type: ignore[operator]
+    assert bench.column("state") == "waiting"
+
+
+def test_the_same_worker_with_an_old_attempt_is_a_zombie(bench: Bench) -> None:
+    first = bench.start(worker="w1")
+    leases.give_back(bench.engine, first)
+    second = bench.take("w1")
+    assert second is not None
+    assert second.attempt == first.attempt + 1
+    with pytest.raises(LeaseLostError):
+        leases.renew(bench.engine, first, 60)
+    leases.renew(bench.engine, second, 60)
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_every_write_may_be_repeated(bench: Bench, write: str) -> None:
+    lease = bench.start()
+    writes(bench, lease)[write]()  # type: ignore[operator]
+    before = bench.column("to_jsonb(trial) - 'expires_at'")
+    writes(bench, lease)[write]()  # type: ignore[operator]
+    assert bench.column("to_jsonb(trial) - 'expires_at'") == before
+
+
+def test_a_finished_trial_takes_no_other_end(bench: Bench) -> None:
+    lease = bench.start()
+    leases.finish_complete(bench.engine, lease, result(0.9), {})
+    for other in (
+        lambda: leases.finish_complete(bench.engine, lease, result(0.91), {}),
+        lambda: leases.finish_complete(bench.engine, lease, result(0.9), {"size_mb": -1.0}),
+        lambda: leases.finish_failed(bench.engine, lease, FAILURE),
+        lambda: leases.finish_rejected(bench.engine, lease, {}),
+        lambda: leases.finish_complete(bench.engine, replace(lease, worker_id="w9"), result(0.9), {}),
+    ):
+        with pytest.raises(LeaseLostError):
+            other()
+    assert bench.column("quality") == 0.9
+
+
+def test_a_renewed_lease_is_not_swept_and_an_expired_one_is_once(bench: Bench) -> None:
+    lease = bench.start(ttl_s=60)
+    assert bench.sweep() == 0
+    bench.expire()
+    leases.renew(bench.engine, lease, 60)
+    assert bench.sweep() == 0
+    bench.expire()
+    assert (bench.sweep(), bench.sweep()) == (1, 0)
+    assert bench.column("state") == "waiting"
+
+
+def test_a_trial_that_takes_its_workers_with_it_fails_after_some(bench: Bench) -> None:
+    bench.start(worker="w0")
+    for death in range(1, MAX_DEATHS + 1):
+        bench.expire()
+        assert bench.sweep() == 1
+        if death < MAX_DEATHS:
+            assert bench.take(f"w{death}") is not None
+    assert bench.take("late") is None
+    row = reads.trial(bench.engine, bench.study.id, 0)
+    assert row.state == "failed"
+    assert row.failure is not None
+    assert row.failure.kind == "attempts"
+    assert f"w{MAX_DEATHS - 1}" in row.failure.message
+
+
+def test_giving_back_costs_no_death(bench: Bench) -> None:
+    lease: Lease | None = bench.start()
+    for _ in range(3 * MAX_DEATHS):
+        assert lease is not None
+        leases.give_back(bench.engine, lease)
+        lease = bench.take()
+    assert lease is not None
+    assert lease.attempt == 3 * MAX_DEATHS + 1
+
+
+def test_an_heir_goes_on_from_the_checkpoint_with_the_latency(bench: Bench) -> None:
+    lease = bench.start()
+    leases.record_latency(bench.engine, lease, latency(2.5))
+    leases.record_epoch(bench.engine, lease, epoch(), "c" * 64)
+    bench.expire()
+    bench.sweep()
+    heir = bench.take(can_measure=False)
+    assert heir is not None
+    assert heir.checkpoint == "c" * 64
+    assert heir.latency == latency(2.5)
+    assert heir.number == lease.number
+
+
+def test_only_a_measuring_worker_takes_what_is_not_measured(bench: Bench) -> None:
+    leases.give_back(bench.engine, bench.start(0))
+    measured = bench.start(1)
+    leases.record_latency(bench.engine, measured, latency())
+    leases.give_back(bench.engine, measured)
+    first, second = bench.take(can_measure=False), bench.take(can_measure=False)
+    assert first is not None
+    assert (first.number, second) == (1, None)
+    third = bench.take(can_measure=True)
+    assert third is not None
+    assert third.number == 0
+
+
+def test_numbers_that_are_none_and_text_that_postgres_refuses(bench: Bench) -> None:
+    lease = bench.start(0)
+    report = replace(epoch(loss=float("nan")), scores=scores(nll=float("inf")))
+    leases.record_epoch(bench.engine, lease, report, "c" * 64)
+    (row,) = reads.epochs(bench.engine, bench.study.id, 0)
+    assert row.losses["total"] != row.losses["total"]
+    assert row.scores is not None
+    assert row.scores.nll == float("inf")
+    ugly = Failure(kind="exception", message="a\0b \ud800 é", traceback="x\0")
+    leases.finish_failed(bench.engine, lease, ugly)
+    leases.finish_failed(bench.engine, lease, ugly)
+    failure = reads.trial(bench.engine, bench.study.id, 0).failure
+    assert failure is not None
+    assert failure.message.startswith("ab ")
+
+
+def test_what_is_finished_is_told_once(bench: Bench) -> None:
+    done, rejected, failed = bench.start(0), bench.start(1), bench.start(2)
+    bench.start(3)
+    leases.record_latency(bench.engine, done, latency())
+    leases.finish_complete(bench.engine, done, result(0.9), {"latency_ms": -0.5})
+    leases.finish_rejected(bench.engine, rejected, {"latency_ms": 3.0})
+    leases.finish_failed(bench.engine, failed, FAILURE)
+    rows = leases.untold(bench.engine, bench.study.id)
+    assert [(r.number, r.state, r.optuna_trial_id) for r in rows] == [
+        (0, "complete", 1000),
+        (1, "rejected", 1001),
+        (2, "failed", 1002),
+    ]
+    assert (rows[0].quality, rows[0].latency, rows[0].constraints) == (0.9, latency(), {"latency_ms": -0.5})
+    assert (rows[1].constraints, rows[2].constraints) == ({"latency_ms": 3.0}, {})
+    for number in (0, 1, 2, 3):
+        leases.mark_told(bench.engine, bench.study.id, number)
+    assert leases.untold(bench.engine, bench.study.id) == []
+    assert bench.column("told", 3) is False
+
+
+def test_clients_in_other_time_zones_agree_who_is_dead(bench: Bench, database: str) -> None:
+    east = make_engine(database)
+    try:
+        with east.begin() as connection:
+            connection.execute(text("SET SESSION TIME ZONE 'Asia/Tokyo'"))
+            leases.sweep(connection, bench.study.id)
+        bench.start(ttl_s=30)
+        with east.begin() as connection:
+            connection.execute(text("SET LOCAL TIME ZONE 'Asia/Tokyo'"))
+            assert leases.sweep(connection, bench.study.id) == 0
+        with east.begin() as connection:
+            connection.execute(text("SET LOCAL TIME ZONE 'America/Los_Angeles'"))
+            assert leases.sweep(connection, bench.study.id) == 0
+        bench.expire()
+        with east.begin() as connection:
+            connection.execute(text("SET LOCAL TIME ZONE 'America/Los_Angeles'"))
+            assert leases.sweep(connection, bench.study.id) == 1
+    finally:
+        east.dispose()
+
+
+def test_many_threads_never_share_a_trial_and_never_overshoot(bench: Bench) -> None:
+    budget, num_threads = 30, 8
+
+    def worker(name: str) -> list[tuple[int, int]]:
+        mine = []
+        while True:
+            with leases.study_turn(bench.engine, bench.study.id) as turn:
+                leases.sweep(turn, bench.study.id)
+                lease = leases.take_waiting(turn, bench.study.id, name, 60, can_measure=True)
+                if lease is None:
+                    count = leases.count_trials(turn, bench.study.id)
+                    if count >= budget:
+                        return mine
+                    lease = leases.insert_running(
+                        turn,
+                        bench.study.id,
+                        number=count,
+                        optuna_trial_id=count,
+                        config=config(),
+                        architecture_key="a",
+                        worker_id=name,
+                        ttl_s=60,
+                    )
+            mine.append((lease.number, lease.attempt))
+            if lease.attempt == 1 and lease.number % 3 == 0:
+                leases.give_back(bench.engine, lease)
+            else:
+                leases.finish_complete(bench.engine, lease, result(), {})
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        everything = [
+            pair for mine in pool.map(worker, [f"w{i}" for i in range(num_threads)]) for pair in mine
+        ]
+    assert max(Counter(everything).values()) == 1
+    assert {number for number, _ in everything} == set(range(budget))
+    rows = reads.trials(bench.engine, bench.study.id)
+    assert Counter(row.state for row in rows) == {"complete": budget}
+
+
+def test_waiting_trials_are_shared_out_without_the_turn_too(bench: Bench) -> None:
+    """SKIP LOCKED: takers that do not wait for each other never get the same trial."""
+    for number in range(20):
+        leases.give_back(bench.engine, bench.start(number))
+
+    def worker(name: str) -> list[int]:
+        mine = []
+        while True:
+            with bench.engine.begin() as connection:
+                lease = leases.take_waiting(connection, bench.study.id, name, 60, can_measure=True)
+            if lease is None:
+                return mine
+            mine.append(lease.number)
+
+    with ThreadPoolExecutor(6) as pool:
+        taken = [n for mine in pool.map(worker, "abcdef") for n in mine]
+    assert sorted(taken) == list(range(20))
