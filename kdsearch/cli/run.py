@@ -28,6 +28,7 @@ from kdsearch.core.errors import (
     EXIT_TERMINATED,
     KdsearchError,
     NothingFeasibleError,
+    StorageError,
     UsageError,
 )
 
@@ -180,13 +181,11 @@ def _watch(store: Store, name: str, fleet: Fleet, stop: Stop, options: Options) 
 
 
 def _show(store: Store, name: str, display: live.Display) -> None:
-    from sqlalchemy.exc import DBAPIError
-
     try:
         display.update(live.look(store.engine, name))
-    except DBAPIError as error:
+    except StorageError as error:
         # the workers wait for the database too; what was recorded is there when it comes back
-        display.say(f"the database does not answer ({type(error).__name__}), trying again")
+        display.say(f"{error.what}; trying again")
 
 
 def _leave(stop: Stop, resume: str) -> None:

@@ -191,7 +191,7 @@ def show_study(
 
         row = reads.study(store.engine, study)
         trials = reads.trials(store.engine, row.id)
-        workers = [asdict(worker) for worker in reads.workers(store.engine, row.id)]
+        workers = [asdict(w) for w in reads.workers(store.engine, row.id) if w.state == "active"]
         preparation = asdict(reads.preparation(store.engine, row.id))
     front = answers.Front(row, trials, Within())
     data = {
@@ -222,7 +222,7 @@ def _human(
     yield Text(f"objectives: {row.quality_name}, {row.latency_name}")
     progress = preparation.get("error") or preparation.get("progress") or ""
     yield Text(f"teacher: {preparation['state']}{f' ({progress})' if progress else ''}")
-    yield Text(f"workers: {len(workers)}, {row.active_seconds / 3600:.2f} hours worked")
+    yield Text(f"workers: {len(workers)} at work, {row.active_seconds / 3600:.2f} hours worked")
     if front.members:
         yield ""
         yield answers.trials_table(row, front.members)
