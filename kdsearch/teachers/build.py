@@ -20,7 +20,7 @@ from kdsearch.teachers.source import quiet
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ALPHABET_SHARE = 4
-"""At most one in so many word pieces is a bare character."""
+"""At most one in so many word pieces is a character that begins a word; as many may continue one."""
 CONTINUES = "##"
 
 
@@ -29,10 +29,10 @@ def train_word_pieces(texts: Sequence[str], vocab_size: int) -> dict[str, int]:
     tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    alphabet = _alphabet(tokenizer, texts, most=max(1, vocab_size // ALPHABET_SHARE // 2))
-    first = [*SPECIAL, *(CONTINUES + character for character in alphabet)]
+    alphabet, inner = _alphabet(tokenizer, texts, most=max(1, (vocab_size - len(SPECIAL)) // ALPHABET_SHARE))
+    first = [*SPECIAL, *(CONTINUES + character for character in inner)]
     trainer = trainers.WordPieceTrainer(
-        vocab_size=max(vocab_size, len(first) + len(alphabet)),
+        vocab_size=vocab_size,
         special_tokens=first,
         initial_alphabet=alphabet,
         limit_alphabet=len(alphabet),
@@ -44,14 +44,17 @@ def train_word_pieces(texts: Sequence[str], vocab_size: int) -> dict[str, int]:
     return dict(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
 
 
-def _alphabet(tokenizer: Tokenizer, texts: Sequence[str], *, most: int) -> list[str]:
+def _alphabet(tokenizer: Tokenizer, texts: Sequence[str], *, most: int) -> tuple[list[str], list[str]]:
+    """The most frequent characters, and those of them that occur inside words; both sorted."""
     counts: Counter[str] = Counter()
+    inner: set[str] = set()
     for text in texts:
         words = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
         for word, _ in words:
             counts.update(word)
+            inner.update(word[1:])
     frequent = sorted(counts, key=lambda character: (-counts[character], character))[:most]
-    return sorted(frequent)
+    return sorted(frequent), sorted(inner.intersection(frequent))
 
 
 def word_piece_tokenizer(vocabulary: dict[str, int], *, max_length: int) -> PreTrainedTokenizerFast:

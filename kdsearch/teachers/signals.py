@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -101,7 +102,7 @@ class Shard:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return cls(arrays["keys"], arrays["logits_SC"])
-        except (ValueError, KeyError, OSError, EOFError) as error:
+        except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             raise ArtifactError(
                 f"{path} does not hold teacher signals: {error}", hint="the file is damaged; delete it"
             ) from error

@@ -29,16 +29,8 @@ from kdsearch.data.batches import Output
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 CONFIG = ("config.json",)
-TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "*.model",
-)
+VOCABULARY = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
+TOKENIZER = (*VOCABULARY, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 TEACHER_FILES = (*CONFIG, *WEIGHTS, *TOKENIZER)
 GENERIC_LABEL = re.compile(r"LABEL_\d+")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
@@ -131,8 +123,9 @@ def fingerprint(folder: Path, patterns: Sequence[str] = TEACHER_FILES) -> str:
 
 
 def tokenizer_fingerprint(folder: Path) -> str:
-    """SHA-256 over the tokenizer's files alone."""
-    return fingerprint(folder, TOKENIZER)
+    """SHA-256 over the vocabulary alone: the other files change whenever a tokenizer is saved again."""
+    whole = (folder / "tokenizer.json").is_file()
+    return fingerprint(folder, VOCABULARY[:1] if whole else VOCABULARY)
 
 
 def describe(folder: Path) -> TeacherSource:
@@ -202,20 +195,23 @@ def quiet() -> Iterator[None]:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The fast tokenizer; it must have a padding token."""
+    """The fast tokenizer, which neither cuts nor pads unless told to; it must have a padding token."""
+    hint = "the folder needs tokenizer.json and tokenizer_config.json"
+    if not any(fnmatch(path.name, pattern) for path in teacher_files(folder) for pattern in VOCABULARY):
+        raise DataError(f"teacher {folder}: no tokenizer in it", hint=hint)
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, KeyError, OSError) as error:
-        raise DataError(
-            f"teacher {folder}: no tokenizer in it: {str(error).splitlines()[0]}",
-            hint="the folder needs tokenizer.json and tokenizer_config.json",
-        ) from error
+        reason = str(error).splitlines()[0]
+        raise DataError(f"teacher {folder}: its tokenizer cannot be read: {reason}", hint=hint) from error
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         raise DataError(
             f"teacher {folder}: its tokenizer is slow or has no padding token",
             hint="save a fast tokenizer (tokenizer.json) with a pad token beside the weights",
         )
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 
