@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -295,6 +296,18 @@ def test_other_doors_give_the_same_labels(
         )
         assert ran.returncode == 0, ran.stderr
         assert labels_of(ran.stdout) == expected
+
+
+def test_the_snippets_of_the_card_run_as_they_stand(world, tmp_path: Path) -> None:
+    to = tmp_path / "out"
+    export(world, world.complete("textcnn"), to)
+    blocks = re.findall(r"```python\n(.*?)```", (to / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    expected = Predictor.open(to).predict(["a text"])[0].label
+    for block in blocks:
+        ran = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, cwd=to)
+        assert ran.returncode == 0 and expected in ran.stdout, ran.stderr
+        assert not {"genuine", "spam"} - {expected} & set(re.findall(r"\w+", ran.stdout))
 
 
 def test_predictor_probabilities_and_order(world, tmp_path: Path) -> None:
