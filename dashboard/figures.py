@@ -17,6 +17,8 @@ OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "pentagon", "hexagon", "triangle-down")
 GREY = "#777777"
 FADED = 0.35
+HOLLOW = 0.7
+"""An outline alone is faint already."""
 MAX_SVG_POINTS = 1000
 """Above this many points in one trace the chart is drawn by WebGL."""
 
@@ -113,7 +115,7 @@ def _add_student(
     marker = {
         "color": colour,
         "size": [13 if p.on_front else 9 for p in own],
-        "opacity": [1.0 if p.on_front else FADED for p in own],
+        "opacity": [1.0 if p.on_front else FADED if p.feasible else HOLLOW for p in own],
         "symbol": [schemes[p.row.scheme] + ("" if p.feasible else "-open") for p in own],
     }
     figure.add_trace(

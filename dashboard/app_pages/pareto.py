@@ -16,6 +16,7 @@ from kdsearch.store.reads import TrialRow
 
 CHART_CONFIG = {"displaylogo": False, "toImageButtonOptions": {"filename": "pareto"}}
 CHART_ALT = "Quality against latency of every finished trial; the table beside it holds the same figures."
+TABLE_ALT = "Every finished trial: the front first, the best of it on top."
 
 
 def show() -> None:
@@ -26,10 +27,24 @@ def show() -> None:
         if not names:
             st.info("No studies yet. Start one: `kdsearch run studies/quickstart.yaml`")
             return
-        name = st.selectbox("Study", names, key="study", bind="query-params")
-        _show_study(load_snapshot(name))
+        study, budget = st.columns([3, 1])
+        with study:
+            snapshot = load_snapshot(_ask_study(names))
+        with budget:
+            within_ms = _ask_budget(snapshot)
+        st.caption(progress(snapshot))
+        _show_study(snapshot, within_ms)
     except KdsearchError as error:
         st.error(sentence(error))
+
+
+def _ask_study(names: Sequence[str]) -> str:
+    # Not a bound widget: those leave their default out of the URL, and a link that was passed on
+    # would show another study once there is a newer one.
+    asked = st.query_params.get("study")
+    chosen: str = st.selectbox("Study", names, index=names.index(asked) if asked in names else 0, key="study")
+    st.query_params["study"] = chosen
+    return chosen
 
 
 def sentence(error: KdsearchError) -> str:
@@ -37,20 +52,19 @@ def sentence(error: KdsearchError) -> str:
     return f"{error.what}. {error.hint}".removesuffix(". ")
 
 
-def _show_study(snapshot: Snapshot) -> None:
-    st.caption(progress(snapshot))
-    within_ms = _ask_budget(snapshot)
+def _show_study(snapshot: Snapshot, within_ms: float | None) -> None:
     front = reads.front(snapshot.trials, within_ms=within_ms)
     shown = figures.points(snapshot.trials, front=front, within_ms=within_ms)
     if not shown:
         st.info(f"No finished trial yet. More workers: `kdsearch worker start --study {snapshot.study.name}`")
         return
-    _show_best(snapshot, front)
-    chart, table = st.columns([3, 2])
+    chart, beside = st.columns([3, 2])
     tightest = min((ms for ms in (within_ms, snapshot.limit_ms) if ms is not None), default=None)
     figure = figures.pareto(snapshot.study, shown, within_ms=tightest)
     chart.plotly_chart(figure, key="pareto", config=CHART_CONFIG, alt=CHART_ALT)
-    table.dataframe(table_rows(shown, snapshot.study.latency_name), hide_index=True, height=520)
+    with beside:
+        _show_best(snapshot, front)
+        st.dataframe(table_rows(shown, snapshot.study.latency_name), hide_index=True, alt=TABLE_ALT)
 
 
 def progress(snapshot: Snapshot) -> str:
@@ -74,7 +88,6 @@ def _ask_budget(snapshot: Snapshot) -> float | None:
         bind="query-params",
         placeholder="any" if limit is None else f"the study's limit: {limit:g}",
         help="Students above it are left out before the front is drawn.",
-        width=260,
     )
     return budget
 

@@ -79,7 +79,7 @@ def test_every_finished_trial_is_drawn_once_and_no_other() -> None:
 
 def test_standings_are_told_apart() -> None:
     found = marks(draw(ROWS))
-    assert [found[n][1] for n in range(4)] == [1.0, 1.0, figures.FADED, figures.FADED]
+    assert [found[n][1] for n in range(4)] == [1.0, 1.0, figures.FADED, figures.HOLLOW]
     assert [found[n][0].endswith("-open") for n in range(4)] == [False, False, False, True]
 
 

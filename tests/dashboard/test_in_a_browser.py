@@ -77,7 +77,7 @@ def test_the_chart_is_drawn_and_follows_the_budget(served: str, page: Page, sms:
     expect.set_options(timeout=60_000)
     outside: list[str] = []
     page.on("request", lambda request: None if "127.0.0.1" in request.url else outside.append(request.url))
-    page.goto(f"{served}?study=sms")
+    page.goto(served)
     expect(
         page.get_by_role("heading", name="Best within the budget: trial 2, textcnn, offline")
     ).to_be_visible()
@@ -88,7 +88,7 @@ def test_the_chart_is_drawn_and_follows_the_budget(served: str, page: Page, sms:
     folder = Path(os.environ.get("KDSEARCH_SCREENSHOTS", tmp_path))
     page.screenshot(path=folder / "pareto.png", full_page=True)
 
-    budget = page.get_by_label("Latency budget")
+    budget = page.get_by_label("Latency budget (ms, p90)", exact=True)
     budget.fill("0.1")
     budget.press("Enter")
     expect(page.get_by_role("heading", name="Best within the budget: trial 1, bag, offline")).to_be_visible()
