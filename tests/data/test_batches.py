@@ -64,6 +64,14 @@ def test_epochs_continue_one_stream() -> None:
     assert rows(0, 25) == {r for e in range(5) for r in rows(e, 5)}
 
 
+def test_every_pass_groups_the_rows_anew() -> None:
+    def groups(epoch: int) -> set[frozenset[int]]:
+        batches = epoch_batches(np.ones(40, int), batch_size=4, seed=1, epoch=epoch, rows=40)
+        return {frozenset(batch.tolist()) for batch in batches}
+
+    assert len(groups(0) & groups(1)) < 3
+
+
 def test_bucketing_saves_padding_and_order_of_batches_is_shuffled() -> None:
     batch_size, count = 8, 8 * BATCHES_SORTED_TOGETHER
     lengths = np.random.default_rng(0).integers(1, 100, count)

@@ -118,6 +118,11 @@ def test_training_needs_two_labels(tmp_path: Path, train: list[Row], message: st
         load(tmp_path, train=train)
 
 
+def test_training_rows_that_all_lack_a_label_are_counted(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train .*2 of 2 rows have no label \(first row 1\)"):
+        load(tmp_path, train=[("a", None), ("b", None)], labels=["ham", "spam"])
+
+
 def test_training_on_one_of_the_given_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="train has rows of fewer than two labels; without 'ham'"):
         load(tmp_path, train=[("a", "spam")], labels=["ham", "spam"])

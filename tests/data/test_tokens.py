@@ -114,3 +114,4 @@ def test_compact_padding_is_0_whichever_id_pads(pool: TokenPool) -> None:
     table = id_table([pool], len(VOCABULARY), [2, 3, 9], pad_id=9)
     assert table[9] == PADDING
     assert (table == PADDING).sum() == 1
+    assert set(table.tolist()) - {UNKNOWN} == {0, *range(2, table.max() + 1)}, "no compact id is wasted"
