@@ -56,12 +56,18 @@ def predict(
 
     rows = _rows(texts, file, column)
     predictor = Predictor.open(folder, threads=threads)
+    _answer(options, predictor, rows, to, as_table=file is not None)
+
+
+def _answer(
+    options: Options, predictor: Predictor, rows: Iterable[Row], to: Path | None, *, as_table: bool
+) -> None:
     answers = _answers(predictor, rows)
     if to is not None:
         _write(options, answers, to)
     elif options.json:
         _show_json(options, predictor, answers)
-    elif file is not None and not options.quiet:
+    elif as_table and not options.quiet:
         from kdsearch.export.tables import as_csv
 
         output.write(as_csv(_record(row, found) for row, found in answers))
