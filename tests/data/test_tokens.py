@@ -101,7 +101,7 @@ def test_joined_pools_keep_rows_labels_and_keys_in_order(pool: TokenPool) -> Non
 
 
 def test_compact_ids_are_dense_and_tell_occurring_tokens_apart(pool: TokenPool) -> None:
-    table = id_table([pool], len(VOCABULARY) + 5, [1, 2, 3], pad_id=0)
+    table = id_table([pool], len(VOCABULARY) + 5, [0, 1, 2, 3], pad_id=0)
     occurring = sorted({*pool.ids.tolist(), 1, 2, 3} - {0})
     assert table[0] == PADDING
     assert table[occurring].tolist() == list(range(2, 2 + len(occurring)))
