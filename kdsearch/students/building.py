@@ -96,7 +96,8 @@ def save_student(student: Student, folder: Path, labels: tuple[str, ...]) -> Non
         "shape": asdict(student.shape),
         "labels": labels,
     }
-    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(description, indent=2, sort_keys=True, ensure_ascii=False)  # equal students, equal bytes
+    (folder / DESCRIPTION).write_text(text + "\n")
 
 
 def load_student(folder: Path) -> SavedStudent:
