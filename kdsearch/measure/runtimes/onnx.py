@@ -46,15 +46,19 @@ def _quiet() -> Iterator[None]:
 
 
 def _export(module: nn.Module) -> bytes:
-    """By torch's exporter; the example is 2 by 2 at least, since 0 and 1 would be taken as constants."""
+    """By torch's exporter.
+
+    The example is 2 by 2 at least, since 0 and 1 would be taken as constants, and two tensors, since one that
+    stands twice would be taken as a single input.
+    """
     device = next(module.parameters()).device
-    example = torch.ones((2, 4), dtype=torch.int64, device=device)
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens")}
+    ids, mask = (torch.ones((2, 4), dtype=torch.int64, device=device) for _ in range(2))
+    axes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     was_training = module.training
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             _Logits(module).eval(),
-            (example, example),
+            (ids, mask),
             dynamo=True,
             dynamic_shapes=(axes, axes),
             input_names=INPUTS,
