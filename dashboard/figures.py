@@ -43,8 +43,8 @@ class Point:
     def standing(self) -> str:
         """In a word, for tooltips and the table."""
         if not self.feasible:
-            return "over the limit"
-        return "on the front" if self.on_front else "dominated"
+            return "over limit"
+        return "front" if self.on_front else "dominated"
 
 
 def points(rows: Sequence[TrialRow], *, front: Sequence[TrialRow], within_ms: float | None) -> list[Point]:

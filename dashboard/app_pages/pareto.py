@@ -15,6 +15,10 @@ from kdsearch.store import reads
 from kdsearch.store.reads import TrialRow
 
 CHART_CONFIG = {"displaylogo": False, "toImageButtonOptions": {"filename": "pareto"}}
+TABLE_CONFIG = {
+    "quality": st.column_config.NumberColumn(format="%.4f"),
+    "size (MB)": st.column_config.NumberColumn(format="%.2f"),
+}
 CHART_ALT = "Quality against latency of every finished trial; the table beside it holds the same figures."
 TABLE_ALT = "Every finished trial: the front first, the best of it on top."
 
@@ -64,7 +68,12 @@ def _show_study(snapshot: Snapshot, within_ms: float | None) -> None:
     chart.plotly_chart(figure, key="pareto", config=CHART_CONFIG, alt=CHART_ALT)
     with beside:
         _show_best(snapshot, front)
-        st.dataframe(table_rows(shown, snapshot.study.latency_name), hide_index=True, alt=TABLE_ALT)
+        st.dataframe(
+            table_rows(shown, snapshot.study.latency_name),
+            hide_index=True,
+            column_config=TABLE_CONFIG,
+            alt=TABLE_ALT,
+        )
 
 
 def progress(snapshot: Snapshot) -> str:
@@ -98,7 +107,7 @@ def _show_best(snapshot: Snapshot, front: Sequence[TrialRow]) -> None:
         st.warning("No student lies within the budget. Raise it, or let the study try more trials.")
         return
     best = front[-1]
-    st.subheader(f"Best within the budget: trial {best.number}, {best.student}, {best.scheme}")
+    st.subheader(f"Best: trial {best.number}, {best.student}, {best.scheme}")
     columns = st.columns(3)
     for column, (label, value, delta) in zip(columns, best_figures(snapshot, best), strict=True):
         column.metric(label, value, delta, delta_color="off", delta_arrow="off", border=True)
@@ -109,11 +118,11 @@ def _show_best(snapshot: Snapshot, front: Sequence[TrialRow]) -> None:
 def best_figures(snapshot: Snapshot, best: TrialRow) -> list[tuple[str, str, str | None]]:
     """(what, figure, how it compares with the teacher) for quality, latency and size."""
     study, teacher = snapshot.study, snapshot.study.teacher
-    gap = None if teacher is None else f"{(best.quality or 0.0) - teacher.quality:+.4f} to the teacher"
+    teacher_quality = None if teacher is None else f"teacher: {teacher.quality:.4f}"
     teacher_ms = teacher.latency.at(study.latency_name) if teacher and teacher.latency else None
     teacher_mb = teacher.latency.size_mb if teacher and teacher.latency else None
     return [
-        (f"Quality ({study.quality_name})", f"{best.quality:.4f}", gap),
+        (f"Quality ({study.quality_name})", f"{best.quality:.4f}", teacher_quality),
         ("Latency", f"{best.latency_ms:.3g} ms", _times(teacher_ms, best.latency_ms, "faster")),
         (
             "Size",
@@ -124,7 +133,7 @@ def best_figures(snapshot: Snapshot, best: TrialRow) -> list[tuple[str, str, str
 
 
 def _times(teacher: float | None, student: float | None, word: str) -> str | None:
-    return f"{teacher / student:.1f} times {word}" if teacher and student else None
+    return f"{teacher / student:.3g}× {word}" if teacher and student else None
 
 
 def table_rows(shown: Sequence[Point], latency_name: str) -> list[dict[str, object]]:
@@ -136,7 +145,7 @@ def table_rows(shown: Sequence[Point], latency_name: str) -> list[dict[str, obje
             "student": p.row.student,
             "scheme": p.row.scheme,
             "quality": round(p.quality, 4),
-            f"latency {latency_name.removesuffix('_ms')} (ms)": round(p.latency_ms, 3),
+            f"{latency_name.removesuffix('_ms')} (ms)": round(p.latency_ms, 3),
             "size (MB)": p.row.size_mb,
             "standing": p.standing,
             "parameters": ", ".join(f"{k}={v}" for k, v in sorted(p.row.params.items()) if "." in k),

@@ -151,5 +151,5 @@ def test_standings_agree_with_the_front(
     rows = [trial(n, quality, ms, feasible=ok) for n, (quality, ms, ok) in enumerate(drawn)]
     front = {row.number for row in reads.front(rows, within_ms=within_ms)}
     shown = figures.points(rows, front=reads.front(rows, within_ms=within_ms), within_ms=within_ms)
-    assert {p.row.number for p in shown if p.standing == "on the front"} == front
+    assert {p.row.number for p in shown if p.standing == "front"} == front
     assert all(within_ms is None or p.latency_ms <= within_ms for p in shown if p.feasible)

@@ -78,9 +78,7 @@ def test_the_chart_is_drawn_and_follows_the_budget(served: str, page: Page, sms:
     outside: list[str] = []
     page.on("request", lambda request: None if "127.0.0.1" in request.url else outside.append(request.url))
     page.goto(served)
-    expect(
-        page.get_by_role("heading", name="Best within the budget: trial 2, textcnn, offline")
-    ).to_be_visible()
+    expect(page.get_by_role("heading", name="Best: trial 2, textcnn, offline")).to_be_visible()
     expect(page.locator(".js-plotly-plot .scatterlayer .trace")).not_to_have_count(0)
     drawn = page.locator(".js-plotly-plot .scatterlayer .points path.point")
     expect(drawn).to_have_count(6)
@@ -91,7 +89,8 @@ def test_the_chart_is_drawn_and_follows_the_budget(served: str, page: Page, sms:
     budget = page.get_by_label("Latency budget (ms, p90)", exact=True)
     budget.fill("0.1")
     budget.press("Enter")
-    expect(page.get_by_role("heading", name="Best within the budget: trial 1, bag, offline")).to_be_visible()
+    expect(page.get_by_role("heading", name="Best: trial 1, bag, offline")).to_be_visible()
     expect(page).to_have_url(f"{served}?study=sms&within=0.1")
+    expect(page.locator("[role=gridcell]", has_text="over limit")).to_have_count(3)
     page.screenshot(path=folder / "budget.png", full_page=True)
     assert [url for url in outside if url.startswith("http")] == []
