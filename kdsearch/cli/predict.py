@@ -29,9 +29,7 @@ def predict(
     ],
     texts: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[TEXT]...", help="Texts; without any, stdin line by line.", show_default=False
-        ),
+        typer.Argument(metavar="TEXT", help="Texts; without any, stdin line by line.", show_default=False),
     ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", metavar="FILE", help="csv, tsv, jsonl or txt (each also .gz).")
