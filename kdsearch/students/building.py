@@ -96,7 +96,8 @@ def save_student(student: Student, folder: Path, labels: tuple[str, ...]) -> Non
         "shape": asdict(student.shape),
         "labels": labels,
     }
-    text = json.dumps(description, indent=2, sort_keys=True, ensure_ascii=False)  # equal students, equal bytes
+    # Sorted, so that equal students are equal bytes wherever their parameters came from.
+    text = json.dumps(description, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / DESCRIPTION).write_text(text + "\n")
 
 

@@ -63,7 +63,11 @@ def create_or_resume(store: Store, file: StudyFile, *, on_progress: Progress) ->
             f"study {record.name!r} was created from other texts or another teacher under the same paths",
             hint="restore them, or give the file another `name:`",
         )
+    studies.reopen(store.engine, record.id)
     studies.raise_budget(store.engine, record.id, file.spec.budget)
+    Search.create(
+        optuna_storage(store), record.optuna_name, Plan(file.spec)
+    )  # a larger budget has more first trials
     return studies.find_study(store.engine, record.name)
 
 

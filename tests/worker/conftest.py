@@ -6,10 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch import nn
 
+from kdsearch.core.records import Latency
+from kdsearch.core.spec import LatencySpec
 from kdsearch.core.studyfile import StudyFile
+from kdsearch.measure.profile import hardware_profile
 from kdsearch.search import check
 from kdsearch.store.connect import Store
+from kdsearch.worker import measuring
 from kdsearch.worker.context import WorkerOptions
 from kdsearch.worker.create import create_or_resume
 from kdsearch.worker.loop import work
@@ -76,3 +81,29 @@ def finish(store: Store, options: WorkerOptions) -> Callable[[StudyFile], str]:
         return work(store, record.name, options=options, should_stop=lambda: False)
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def instant_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latency as a function of the size: measuring has tests of its own, and costs seconds."""
+
+    def figure(
+        module: nn.Module, texts: object, encode: object, spec: LatencySpec, lock: object, *, seed: int
+    ) -> Latency:
+        num_params = sum(p.numel() for p in module.parameters())
+        ms = num_params / 1e6
+        return Latency(
+            p50_ms=ms,
+            p90_ms=1.2 * ms,
+            p99_ms=1.5 * ms,
+            mean_ms=ms,
+            num_queries=spec.min_queries,
+            seconds=1.0,
+            size_mb=4 * num_params / 1e6,
+            num_params=num_params,
+            tokenize_p50_ms=0.1,
+            noisy=False,
+            profile=hardware_profile(spec),
+        )
+
+    monkeypatch.setattr(measuring, "measure_latency", figure)

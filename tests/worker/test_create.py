@@ -74,7 +74,7 @@ def test_a_built_teacher_must_be_fine_tuned(store: Store, write_study: Write) ->
     line = "  finetune: {epochs: 1, learning_rate: 1e-3, batch_size: 32, anchors: 2}\n"
     with pytest.raises(StudyFileError) as caught:
         create(store, write_study(replace=(line, "")), on_progress=quiet)
-    assert "fine-tuned" in caught.value.problems[0].message
+    assert "finetune" in caught.value.problems[0].expected
 
 
 def test_a_teacher_that_is_nowhere(store: Store, tmp_path: Path, write_study: Write) -> None:
