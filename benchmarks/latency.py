@@ -3,8 +3,8 @@
     python benchmarks/latency.py [--texts FILE.jsonl] [--seconds 1] [--threads 1] [--all]
 
 Every module is converted and timed as a study does it: ONNX on the CPU, batch 1, one text after another.
-Without --texts, lengths are drawn from a log-normal distribution like that of short messages. Weights are random:
-they do not change the figures. On a machine that does other work too, read the last column only.
+Without --texts, lengths are drawn from a log-normal distribution like that of short messages. Weights are
+random: they do not change the figures. On a machine that does other work too, read the last column only.
 """
 
 from __future__ import annotations
