@@ -36,6 +36,8 @@ OWNER = "kdsearch_owner"
 PORT = 5432
 PATIENCE_S = 120.0
 """How long starting (crash recovery included) or waiting for another starter may take."""
+ELSEWHERE_S = 30.0
+"""How long to wait for processes of the server that are not its postmaster: those of a killed one go soon."""
 SOCKET_LIMIT = 100
 """Bytes of a Unix socket's path; the kernel's limit is 107."""
 _LOG_LIMIT = 1_000_000
@@ -282,7 +284,7 @@ def _alive(folder: _Folder, data: Path) -> bool:
         with postmaster.find(data) as found:
             return found is not None or _free(folder, "server")
 
-    if not _wait_until(decided, seconds=30.0):
+    if not _wait_until(decided, seconds=ELSEWHERE_S):
         raise StorageError(
             f"The embedded database in {folder.root} is in use on another machine or in another container",
             hint="share one Postgres server instead: --storage postgresql://USER@HOST/DATABASE",
@@ -294,7 +296,7 @@ def _alive(folder: _Folder, data: Path) -> bool:
 def _start(folder: _Folder) -> Place:
     place, binaries = _prepare_place(folder)
     data = Path(place.data)
-    (data / "postmaster.pid").unlink(missing_ok=True)  # stale: `_alive` said that nobody serves this data
+    _forget_the_dead(place)
     if folder.log.exists() and folder.log.stat().st_size > _LOG_LIMIT:
         folder.log.replace(folder.log.with_suffix(".log.1"))
     folder.log.touch(mode=0o600)
@@ -313,6 +315,16 @@ def _start(folder: _Folder) -> Place:
     if not postmaster.is_ready(data):
         raise _not_started(folder)
     return place
+
+
+def _forget_the_dead(place: Place) -> None:
+    """Remove what a killed server left; under the gate, and only after `_alive` said that none lives.
+
+    Postgres would take the numbers in there for a living server if anybody has them now.
+    """
+    socket = Path(place.sockets) / f".s.PGSQL.{PORT}"
+    for left in (Path(place.data) / "postmaster.pid", socket, socket.with_name(f"{socket.name}.lock")):
+        left.unlink(missing_ok=True)
 
 
 def _not_started(folder: _Folder) -> StorageError:
@@ -349,8 +361,9 @@ def _stop(folder: _Folder) -> bool:
     with postmaster.find(Path(place.data)) as found:
         if found is not None:
             found.stop()
-    with suppress(OSError):
-        Path(place.sockets).rmdir()
+    if found is not None:
+        with suppress(OSError):
+            Path(place.sockets).rmdir()
     return found is not None
 
 

@@ -134,7 +134,7 @@ def find(data: Path) -> Iterator[Postmaster | None]:
     pid = int(lines[0]) if lines and lines[0].strip().isdigit() else 0
     try:
         pidfd = os.pidfd_open(pid) if pid > 1 else -1
-    except OSError:
+    except (OSError, OverflowError):
         pidfd = -1
     try:
         held = pidfd >= 0 and serves(pid, data)
