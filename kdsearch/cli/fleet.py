@@ -55,9 +55,10 @@ class Worker:
         code = self.exit_code or 0
         told = _last_error(self.log)
         kind = _BY_EXIT_CODE.get(code, KdsearchError)
-        message = told.get("message") or f"it ended with exit code {code}"
-        hint = told.get("hint") or "its last words are at the end of the log"
-        return kind(f"worker {self.number}: {message}", hint=f"{hint} (log: {self.log})")
+        if not told or told["code"] == "unexpected":
+            message = told.get("message") or f"it ended with exit code {code}"
+            return kind(f"worker {self.number}: {message}", hint=f"its log tells more: {self.log}")
+        return kind(told["message"], hint=told["hint"])
 
 
 def _last_error(log: Path) -> dict[str, str]:
@@ -67,7 +68,7 @@ def _last_error(log: Path) -> dict[str, str]:
         if line.startswith('{"schema": "kdsearch.error/'):
             with suppress(json.JSONDecodeError):
                 found = json.loads(line)["error"]
-                return {key: str(found.get(key) or "") for key in ("message", "hint")}
+                return {key: str(found.get(key) or "") for key in ("code", "message", "hint")}
     return {}
 
 
@@ -88,9 +89,10 @@ class Fleet:
     def _started(self, number: int, device: str, threads: int) -> Worker:
         log = self._folder / f"worker-{number}.log"
         arguments = ["--study", self._study, "--device", device, "--threads", str(threads)]
+        arguments += ["--parent", str(os.getpid()), "--json", "--debug"]
         with log.open("wb") as into:
             process = subprocess.Popen(
-                command_line("worker", "start", *arguments, "--parent", str(os.getpid()), "--json"),
+                command_line("worker", "start", *arguments),
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=into,
