@@ -73,7 +73,7 @@ WHERE study_id = :study_id AND state = 'failed';
 -- Wall-clock time in which somebody worked: a longer silence counts as one minute.
 UPDATE kdsearch.study
 SET active_seconds = active_seconds
-        + coalesce(least(extract(epoch FROM clock_timestamp() - last_active), 60), 0),
+        + least(coalesce(extract(epoch FROM clock_timestamp() - last_active), 0), 60),
     last_active = clock_timestamp()
 WHERE id = :study_id;
 

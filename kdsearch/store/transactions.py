@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 OUTAGE_S = 90.0
 """How long a repeatable write waits for the database to come back."""
-_SECRETS = re.compile(r"(://[^:/@\s]*:)[^@\s]*@|((?:ssl)?password=)('[^']*'|[^\s&]+)", re.IGNORECASE)
+_SECRETS = re.compile(r"(://[^:/@\s]*:)\S*@|((?:ssl)?password=)('[^']*'|[^\s&]+)", re.IGNORECASE)
 _PASSING = ("08", "57P", "55P03", "40001", "40P01")
 """SQLSTATE prefixes: connection lost, shutting down, lock not available, serialisation, deadlock."""
 
@@ -46,7 +46,7 @@ def explain(error: SQLAlchemyError, engine: Engine) -> StorageError:
     """What went wrong, where, without passwords."""
     original = getattr(error, "orig", None) or error
     said = without_secrets(" ".join(str(original).split()))
-    where = engine.url.render_as_string(hide_password=True)
+    where = without_secrets(engine.url.render_as_string(hide_password=True))
     state = getattr(original, "pgcode", None) or ""
     lost = isinstance(error, DBAPIError) and (error.connection_invalidated or not state)
     if lost or state.startswith(_PASSING):

@@ -41,7 +41,7 @@ def test_every_way_to_write_a_postgres_url(scheme: str) -> None:
         f"postgresql://user:{SECRET}@no-such-host.invalid/nothing",
         f"postgresql://user@127.0.0.1:1/nothing?password={SECRET}",
         f"mysql://user:{SECRET}@h/d",
-        f"sqlite:///{SECRET}.db",
+        "sqlite:///some.db",
         f"user:{SECRET}@host/db",
         f"postgresql://user:{SECRET}@host:notaport/d",
         f"postgresql://user:{SECRET}@127.0.0.1:1/d?nonsense=1",
@@ -53,7 +53,7 @@ def test_a_wrong_url_is_a_storage_error_without_its_password(url: str, tmp_path:
     assert caught.value.exit_code == 5
     assert caught.value.hint
     shown = "".join(traceback.format_exception(caught.value)) + caught.value.hint
-    assert SECRET not in shown.replace(repr(url), "").replace(url, "") or "sqlite" in url
+    assert SECRET not in shown
 
 
 def test_a_wrong_password_is_not_repeated(database: str, tmp_path: Path) -> None:
@@ -76,6 +76,7 @@ def test_the_password_is_not_in_the_stores_repr(store: Store) -> None:
     "message",
     [
         f"postgresql://u:{SECRET}@h/d",
+        f"postgresql://u:p@ss{SECRET}@h/d",
         f"host=h password={SECRET} user=u",
         f"host=h password='{SECRET}' user=u",
         f"s3://key:{SECRET}@bucket/x",
@@ -124,9 +125,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         subprocess.run(["rm", "-rf", str(Path(data).parent)], check=True)
 
 
-def test_without_a_url_the_embedded_one_is_used_and_said(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_url_the_embedded_one_is_said(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with open_store(None, None, home=home) as store:
         assert store.embedded
         assert migrate.status(store.engine).is_current
