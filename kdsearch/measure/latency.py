@@ -91,15 +91,16 @@ def _time(run: Runner, encode: Encode, queries: list[list[str]], spec: LatencySp
     for query in islice(cycle(encoded), spec.warmup):
         run(*query)
     times: list[float] = []
-    began = time.perf_counter_ns()
     with _no_garbage_collection():
+        began = time.perf_counter_ns()
         for query in cycle(encoded):
             start = time.perf_counter_ns()
             run(*query)
             times.append(_milliseconds(start))
             if len(times) >= spec.min_queries and _milliseconds(began) >= spec.min_seconds * 1e3:
                 break
-    return _Times(times, tokenise, _milliseconds(began) / 1e3)
+        seconds = _milliseconds(began) / 1e3
+    return _Times(times, tokenise, seconds)
 
 
 def _time_alone(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,6 +76,14 @@ def test_measures_for_as_long_as_asked(recording: Recording, tmp_path: Path) -> 
     figure = measure(tmp_path, LatencySpec(warmup=0, min_queries=10, min_seconds=0.5))
     assert figure.seconds >= 0.5
     assert figure.num_queries == len(recording.shapes) > 10
+
+
+def test_collecting_garbage_beforehand_is_not_measuring(
+    recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency.gc, "collect", lambda: time.sleep(0.3))
+    figure = measure(tmp_path, LatencySpec(warmup=0, min_queries=10, min_seconds=0.2))
+    assert figure.num_queries > 10
 
 
 def test_a_batch_is_filled_and_padded(recording: Recording, tmp_path: Path) -> None:
