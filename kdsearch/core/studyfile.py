@@ -53,6 +53,10 @@ class StudyFile:
         """The problem with its position and source line."""
         return self.document.locate(problem)
 
+    def mistake(self, path: YamlPath, message: str, expected: str) -> StudyFileError:
+        """An error about one value of this file, for whoever finds it later than `check`."""
+        return failure(self, (Problem(path=path, message=message, expected=expected),))
+
 
 def read_study(path: Path, *, env: Mapping[str, str]) -> StudyFile:
     """Read a study file; StudyFileError holds all mistakes that need no registry to be seen."""

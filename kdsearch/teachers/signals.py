@@ -66,11 +66,13 @@ def compute_logits(
     module.eval()
     batches = eval_batches(pool, batch_size)
     computed = []
-    for rows in batches:
-        breathe()
-        batch = collate(pool, rows, pad_id=pad_id, device=device)
-        output: Output = module(batch.input_ids_BT, batch.attention_mask_BT)
-        computed.append(output.logits_BC.float())
+    # TF32 in cuDNN's convolutions and LSTMs would put a thousandth between a GPU's logits and the CPU's.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for rows in batches:
+            breathe()
+            batch = collate(pool, rows, pad_id=pad_id, device=device)
+            output: Output = module(batch.input_ids_BT, batch.attention_mask_BT)
+            computed.append(output.logits_BC.float())
     if not computed:
         raise ValueError(f"pool {pool.name!r} has no rows")
     sorted_NC = torch.cat(computed).cpu().numpy()

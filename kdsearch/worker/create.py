@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdsearch.core.blobs import put_tree
-from kdsearch.core.errors import ConflictError, DataError, NotFoundError, Problem, StudyFileError
+from kdsearch.core.errors import ConflictError, DataError, NotFoundError
 from kdsearch.core.spec import TeacherSpec
 from kdsearch.core.studyfile import StudyFile, spec_to_json
 from kdsearch.data.dataset import Dataset, load_dataset, save_dataset
@@ -65,9 +65,8 @@ def create_or_resume(store: Store, file: StudyFile, *, on_progress: Progress) ->
         )
     studies.reopen(store.engine, record.id)
     studies.raise_budget(store.engine, record.id, file.spec.budget)
-    Search.create(
-        optuna_storage(store), record.optuna_name, Plan(file.spec)
-    )  # a larger budget has more first trials
+    # A larger budget may hold more of the first trials.
+    Search.create(optuna_storage(store), record.optuna_name, Plan(file.spec))
     return studies.find_study(store.engine, record.name)
 
 
@@ -92,28 +91,34 @@ def _refuse_taken(store: Store, name: str) -> None:
 
 def _look_at_teacher(file: StudyFile) -> _Teacher:
     spec = file.spec.teacher
-    if spec.model is None:
-        _require(file, spec.finetune is not None, "teacher", "a built teacher must be fine-tuned")
+    if spec.model is None:  # built later, and always fine-tuned
         return _Teacher(None, classifies=False, labels=None, fingerprint="")
     folder = source.resolve(spec.model, file.base)
     found = source.describe(folder)
-    wants_finetune = spec.finetune is not None
-    _require(
-        file,
-        wants_finetune or found.classifies,
-        "teacher",
-        f"{spec.model} is not a classifier and is not fine-tuned",
-    )
-    force = spec.finetune is not None and spec.finetune.force
-    _require(
-        file,
-        not (found.classifies and wants_finetune and not force),
-        "teacher.finetune",
-        f"{spec.model} classifies already",
-    )
-    classifies = found.classifies and not wants_finetune
+    _check_teacher(file, found)
+    classifies = spec.finetune is None
     labels = _class_names(found, spec) if classifies else None
     return _Teacher(folder, classifies=classifies, labels=labels, fingerprint=found.fingerprint)
+
+
+def _check_teacher(file: StudyFile, found: source.TeacherSource) -> None:
+    spec = file.spec.teacher
+    if spec.finetune is None and not found.classifies:
+        raise file.mistake(
+            ("teacher",), f"{spec.model} is not a classifier", "`finetune: {epochs: 2}` under teacher"
+        )
+    if spec.finetune is not None and found.classifies and not spec.finetune.force:
+        raise file.mistake(
+            ("teacher", "finetune"),
+            f"{spec.model} classifies already",
+            "no `finetune`, or `finetune: {force: true}` to train it all the same",
+        )
+    if found.max_tokens is not None and spec.max_length > found.max_tokens:
+        raise file.mistake(
+            ("teacher", "max_length"),
+            f"{spec.model} reads {found.max_tokens} tokens, not {spec.max_length}",
+            f"at most {found.max_tokens}",
+        )
 
 
 def _class_names(found: source.TeacherSource, spec: TeacherSpec) -> tuple[str, ...]:
@@ -128,21 +133,6 @@ def _class_names(found: source.TeacherSource, spec: TeacherSpec) -> tuple[str, .
     return tuple(renamed.get(name, name) for name in own)
 
 
-_WAYS_OUT = {
-    "a built teacher must be fine-tuned": "`finetune: {epochs: 3}` under teacher",
-}
-
-
-def _require(file: StudyFile, holds: bool, path: str, message: str) -> None:
-    if holds:
-        return
-    expected = _WAYS_OUT.get(message, "`finetune: {epochs: 2}` under teacher")
-    if path == "teacher.finetune":
-        expected = "no `finetune`, or `finetune: {force: true}` to train it all the same"
-    problem = Problem(path=tuple(path.split(".")), message=message, expected=expected, on_key=True)
-    raise StudyFileError((file.locate(problem),), file=str(file.path))
-
-
 def _read(file: StudyFile, teacher: _Teacher, on_progress: Progress) -> Dataset:
     dataset = load_dataset(file.spec.data, base=file.base, teacher_labels=teacher.labels)
     for warning in dataset.warnings:
@@ -155,12 +145,11 @@ def _check_objective(file: StudyFile, labels: tuple[str, ...]) -> None:
     quality = file.spec.objectives.quality
     _, colon, label = quality.partition(":")
     if colon and label not in labels:
-        problem = Problem(
-            path=("objectives", "quality"),
-            message=f"{quality!r} names a label that the data does not have",
-            expected="one of " + ", ".join(labels),
+        raise file.mistake(
+            ("objectives", "quality"),
+            f"{quality!r} names a label that the data does not have",
+            "one of " + ", ".join(labels),
         )
-        raise StudyFileError((file.locate(problem),), file=str(file.path))
 
 
 def _fingerprint(dataset: Dataset, teacher: _Teacher) -> str:
