@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
+from kdsearch.core.errors import UsageError
 from kdsearch.core.space import Scalar, Space
 from kdsearch.data.batches import Output
 
@@ -78,8 +79,13 @@ class Student(nn.Module):
 
     def onnx_model(self) -> bytes | None:
         """This student as an ONNX file: `input_ids`, `attention_mask` (B, T) int64 -> `logits` (B, C)."""
-        from kdsearch.students.onnx_graph import Graph
-
+        try:
+            from kdsearch.students.onnx_graph import Graph
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"{error.name} is not installed, and a student becomes an ONNX file with it",
+                hint='pip install "kdsearch[onnx]"',
+            ) from error
         graph = Graph()
         logits = self.draw(graph)
         return None if logits is None else graph.to_bytes(logits, num_labels=self.shape.num_labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from itertools import product
@@ -15,9 +16,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdsearch.core.errors import ArtifactError
+from kdsearch.core.errors import ArtifactError, UsageError
 from kdsearch.core.space import Range, Scalar
-from kdsearch.students import STUDENTS
+from kdsearch.students import STUDENTS, base
 from kdsearch.students.base import InputShape, Student
 from kdsearch.students.building import architecture_key, build_student, load_student, save_student
 
@@ -35,11 +36,11 @@ def variations() -> list[tuple[str, dict[str, Scalar]]]:
     """Every student by default, and with one parameter changed, for each other value it may have."""
     found = []
     for name, student in STUDENTS.items():
-        base = default_params(name)
-        found.append((name, base))
+        default = default_params(name)
+        found.append((name, default))
         for key, param in student.SPACE.items():
             values = param.allowed or param.default.values()
-            found += [(name, {**base, key: value}) for value in values if value != base[key]]
+            found += [(name, {**default, key: value}) for value in values if value != default[key]]
     return [*found, ("bilstm", {**default_params("bilstm"), "layers": 2, "pooling": "last"})]
 
 
@@ -195,12 +196,12 @@ def test_every_parameter_matters(name: str) -> None:
         output = student(*query)
         return [output.logits_BC.detach().numpy(), output.hidden_BD.detach().numpy()]
 
-    base = default_params(name)
+    default = default_params(name)
     for key, param in STUDENTS[name].SPACE.items():
         others = [
-            v for v in (*param.allowed, *param.default.values(), 2) if v != base[key] and param.accepts(v)
+            v for v in (*param.allowed, *param.default.values(), 2) if v != default[key] and param.accepts(v)
         ]
-        before, after = seen(base), seen({**base, key: others[0]})
+        before, after = seen(default), seen({**default, key: others[0]})
         assert any(a.shape != b.shape or not np.allclose(a, b) for a, b in zip(before, after, strict=True)), (
             key
         )
@@ -216,15 +217,15 @@ def test_space_is_sound(name: str) -> None:
 
 @every_student
 def test_architecture_key_names_what_latency_depends_on(name: str) -> None:
-    base = default_params(name)
-    keys = {architecture_key(name, base, SHAPE)}
+    default = default_params(name)
+    keys = {architecture_key(name, default, SHAPE)}
     for key, param in STUDENTS[name].SPACE.items():
-        values = [value for value in param.default.values() if value != base[key]]
-        found = {architecture_key(name, {**base, key: value}, SHAPE) for value in values}
+        values = [value for value in param.default.values() if value != default[key]]
+        found = {architecture_key(name, {**default, key: value}, SHAPE) for value in values}
         assert len(found) == (len(values) if param.architecture else min(1, len(values)))
         assert found.isdisjoint(keys) if param.architecture else found <= keys
     wider = InputShape(vocab_size=120, num_tokens=51, num_labels=3, max_length=21, pad_id=0)
-    assert architecture_key(name, base, wider) not in keys
+    assert architecture_key(name, default, wider) not in keys
 
 
 @every_student
@@ -305,7 +306,18 @@ def test_parameters_are_checked(params: dict[str, Scalar], message: str) -> None
 
 
 def test_importing_students_loads_neither_onnx_nor_transformers() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(base.__file__).parents[2])}
     code = "import sys, kdsearch.students; print(*{m.partition('.')[0] for m in sys.modules})"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    ).stdout
     assert {"torch"} <= set(loaded.split())
     assert not {"onnx", "onnxruntime", "transformers", "optuna", "sqlalchemy"} & set(loaded.split())
+
+
+def test_without_the_onnx_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "kdsearch.students.onnx_graph", raising=False)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UsageError, match="onnx is not installed") as caught:
+        build("bag").onnx_model()
+    assert "kdsearch[onnx]" in caught.value.hint
