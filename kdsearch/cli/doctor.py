@@ -229,8 +229,12 @@ def _schema(store: Store) -> Check:
 
 
 def _artifacts(store: Store) -> Check:
+    from kdsearch.store.artifacts import ArtifactStore
+
+    # without the database, whose tables may be missing or old
+    blobs = ArtifactStore(store.artifacts_url, store.home / "cache" / "artifacts")
     written = b"kdsearch doctor was here\n"
-    read = store.blobs.open(store.blobs.put(written)).read_bytes()
+    read = blobs.open(blobs.put(written)).read_bytes()
     if read != written:
         raise StorageError("what was written was not what was read", hint="use another artifact store")
     return Check(

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from kdsearch.core.records import FINISHED
 from kdsearch.store import reads
 from kdsearch.store.connect import Store
 
@@ -120,7 +119,7 @@ def test_a_run_ends_with_its_front_and_run_again_shows_it_again(
 def test_ctrl_c_drains_and_the_same_command_goes_on(
     kdsearch: Run, store: Store, write: Callable[..., Path], environment: dict[str, str]
 ) -> None:
-    file = write(rows=4000, epochs=30, trials=2)
+    file = write(rows=2000, epochs=15, trials=3)
     with started(environment, store.url, "run", str(file), "--workers", "2") as child:
         wait_for(lambda: "running" in states(store, "tiny"), child)
         workers = children_of(child.pid)
@@ -136,8 +135,9 @@ def test_ctrl_c_drains_and_the_same_command_goes_on(
     assert not any(is_running(pid) for pid in workers)
     assert "running" not in states(store, "tiny")
     assert set(states(store, "tiny")) <= {"waiting", "complete"}
-    file.write_text(file.read_text().replace("trials: 2", "trials: 3"))  # the budget may be raised
-    assert {state in FINISHED or state == "waiting" for state in states(store, "tiny")} == {True}
+    resumed = kdsearch("run", str(file), "-q", storage=store.url)
+    assert resumed.code == 0, resumed.err
+    assert states(store, "tiny") == ["complete"] * 3
 
 
 def test_workers_go_when_their_parent_is_killed(
@@ -189,7 +189,6 @@ def test_a_changed_file_is_a_conflict_that_shows_the_difference(
     assert changed.code == 4
     assert "+training" in changed.err
     assert changed.out == ""
-    assert kdsearch("run", str(file), "--json", storage=store.url).error(4)["code"] == "conflict"
 
 
 def test_study_validate(kdsearch: Run, write: Callable[..., Path]) -> None:
