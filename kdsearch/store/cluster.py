@@ -63,7 +63,9 @@ def _data_parent(folder: StateFolder, account: Account | None) -> Path:
     if account is None:
         return folder.root
     below = pgbinaries.make_roots_folder(pgbinaries.ROOTS_FOLDER)
-    return _given(Path(tempfile.mkdtemp(prefix="data-", dir=below)), account)
+    parent = Path(tempfile.mkdtemp(prefix="data-", dir=below))
+    (parent / "belongs-to").write_text(f"{folder.root}\n")  # for whoever wonders whether it may go
+    return _given(parent, account)
 
 
 def _make_data(folder: StateFolder, binaries: pgbinaries.Binaries, account: Account | None) -> Path:

@@ -177,6 +177,8 @@ def test_for_root_an_unprivileged_account_runs_it(used_home: Path) -> None:
         assert owner != 0
         assert data_of(used_home).stat().st_uid == owner
         assert not data_of(used_home).is_relative_to(used_home)
+        belongs = (data_of(used_home).parent / "belongs-to").read_text()
+        assert belongs == f"{used_home / 'postgres'}\n"
         assert (used_home / "postgres").stat().st_uid == 0
 
 
