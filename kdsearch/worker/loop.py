@@ -19,7 +19,7 @@ import structlog
 import torch
 from sqlalchemy.engine import Connection
 
-from kdsearch.core.errors import KdsearchError, LeaseLostError, TooManyFailuresError
+from kdsearch.core.errors import KdsearchError, LeaseLostError, StorageError, TooManyFailuresError
 from kdsearch.core.records import Failure
 from kdsearch.core.studyfile import spec_from_json
 from kdsearch.data.inputs import Inputs
@@ -32,6 +32,7 @@ from kdsearch.store import leases, studies, workers
 from kdsearch.store.connect import Store
 from kdsearch.store.leases import Lease
 from kdsearch.store.optuna_storage import optuna_storage
+from kdsearch.store.transactions import repeatable
 from kdsearch.worker.context import WorkerContext, WorkerOptions
 from kdsearch.worker.measuring import can_measure
 from kdsearch.worker.prepare import prepare
@@ -103,7 +104,7 @@ def _prepared(context: WorkerContext, pulse: Pulse) -> Prepared | None:
         if row.state == "failed":
             raise KdsearchError(
                 f"study {context.study.name!r} could not be prepared: {row.error}",
-                hint="mend the cause, then create the study under another name",
+                hint="mend the cause, then `kdsearch run FILE` again",
             )
         if row.state == "done" and row.prepared is not None:
             return Prepared.load(context.store.blobs, row.prepared)
@@ -165,6 +166,10 @@ class _Worker:
                 run_trial(self.material, lease, self.pulse)
         except LeaseLostError:
             log.warning("another worker has this trial now", trial=lease.number)
+        except (
+            StorageError
+        ):  # not the trial's fault: its lease runs out and somebody goes on from its checkpoint
+            raise
         except Exception as error:  # noqa: BLE001 - the trial boundary: whatever it was is the trial's failure
             self._record_failure(lease, error)
 
@@ -200,6 +205,7 @@ class _Worker:
 
     # ---------------------------------------------------------------- claiming
 
+    @repeatable  # a broken turn is rolled back; what was asked for meanwhile is adopted by the next one
     def _claim(self) -> Claim:
         study_id, options = self.context.study.id, self.context.options
         with leases.study_turn(self.engine, study_id) as conn:
