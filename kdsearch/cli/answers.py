@@ -131,24 +131,31 @@ def params_text(row: TrialRow) -> str:
 
 
 def trials_table(
-    study: StudyRow, rows: Sequence[TrialRow], *, front: set[int] | None = None, states: bool = False
+    study: StudyRow,
+    rows: Sequence[TrialRow],
+    *,
+    front: set[int] | None = None,
+    states: bool = False,
+    params: bool = True,
 ) -> RenderableType:
     """Trials with their figures, the teacher below; ``front`` marks its members with a star."""
     from rich.text import Text
 
     figures = ("trial", study.quality_name, study.latency_name.replace("_", " "), "speed-up", "MB")
     middle = ("state",) if states else ()
-    made = output.table(figures[0], "student", "scheme", *middle, *figures[1:], "parameters", right=figures)
+    last = ("parameters",) if params else ()
+    made = output.table(figures[0], "student", "scheme", *middle, *figures[1:], *last, right=figures)
     for row in rows:
         star = "" if front is None else ("★ " if row.number in front else "  ")
         faded = "dim" if front is not None and row.number not in front else ""
         cells = [f"{star}{row.number}", row.student, row.scheme]
         cells += [str(row.state)] if states else []
         cells += _figures(row.quality, row.latency_ms, speedup(study, row), row.size_mb)
-        made.add_row(*(Text(cell) for cell in (*cells, params_text(row))), style=faded)
+        cells += [params_text(row)] if params else []
+        made.add_row(*(Text(cell) for cell in cells), style=faded)
     if study.teacher is not None:
-        last = _figures(study.teacher.quality, teacher_ms(study), None, study.teacher.size_mb)
-        made.add_row("teacher", *[""] * (2 + len(middle)), *last, "", style="magenta")
+        shown = _figures(study.teacher.quality, teacher_ms(study), None, study.teacher.size_mb)
+        made.add_row("teacher", *[""] * (2 + len(middle)), *shown, style="magenta")
     return made
 
 

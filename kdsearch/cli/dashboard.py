@@ -10,6 +10,8 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlencode
@@ -53,23 +55,25 @@ def dashboard(
             from kdsearch.store import reads
 
             reads.study(store.engine, study)
-        child = subprocess.Popen(
-            _command(app, host, port),
-            env=child_environment(store),
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stderr,
-        )
-        try:
-            _wait_until_ready(child, base)
+        with _serving(_command(app, host, port), child_environment(store), base) as child:
             output.show(options, "dashboard", {"url": url}, human=lambda: [url], ids=[url])
             if open_browser:
                 webbrowser.open(url)
             child.wait()
-        finally:
-            _end(child)
     raise KdsearchError(
         f"the dashboard ended by itself with exit code {child.returncode}", hint="its last words stand above"
     )
+
+
+@contextmanager
+def _serving(command: list[str], env: dict[str, str], base: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The server's process, answering; it is ended on leaving."""
+    child = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    try:
+        _wait_until_ready(child, base)
+        yield child
+    finally:
+        _end(child)
 
 
 def _check(host: str, port: int, *, allow_remote: bool) -> None:

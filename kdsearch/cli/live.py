@@ -65,8 +65,8 @@ def look(engine: Engine, name: str) -> Look:
                 Running(row, epochs[-1].epoch if epochs else 0, scores.quality if scores else None)
             )
     preparation = reads.preparation(engine, study.id)
-    over = preparation.state in ("done", "failed")
-    preparing = "" if over else preparation.progress or f"the teacher is {preparation.state}"
+    said = {"waiting": "waiting for a worker", "running": preparation.progress or "the teacher"}
+    preparing = said.get(preparation.state, "")
     return Look(answers.Front(study, rows, Within()), running, preparing)
 
 
@@ -197,7 +197,8 @@ class Screen:
             parts += ["", _running_table(look)]
         if look.front.members:
             members = look.front.members
-            parts += ["", Text("front so far", style="bold"), answers.trials_table(look.study, members)]
+            table = answers.trials_table(look.study, members, params=False)
+            parts += ["", Text("front so far", style="bold"), table]
         if self._note:
             parts += ["", Text(self._note, style="yellow")]
         return Group(*parts)
@@ -224,7 +225,9 @@ class Screen:
 def _running_table(look: Look) -> RenderableType:
     training = look.study.spec.get("training", {})
     epochs = training.get("epochs", "?")
-    made = output.table("running", "student", "scheme", "epoch", look.study.quality_name, right=_RUNNING)
+    quality = look.study.quality_name
+    figures = ("running", "epoch", quality)
+    made = output.table("running", "student", "scheme", "epoch", quality, right=figures)
     for running in look.running:
         made.add_row(
             str(running.row.number),
@@ -234,9 +237,6 @@ def _running_table(look: Look) -> RenderableType:
             output.figure(running.quality, 4),
         )
     return made
-
-
-_RUNNING = ("running", "epoch")
 
 
 @contextmanager
