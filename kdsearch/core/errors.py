@@ -32,6 +32,12 @@ def closest(word: str, options: Iterable[str]) -> str:
     return by_lower[(swapped or near)[0]] if near else ""
 
 
+def did_you_mean(word: str, options: Iterable[str]) -> str:
+    """``did you mean 'x'?``, or nothing where no option is near."""
+    near = closest(word, options)
+    return f"did you mean {near!r}?" if near else ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Where:
     """A place in a file; line and column count from 1."""

@@ -20,10 +20,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from kdsearch.core.errors import DataError, Where
+from kdsearch.core.errors import DataError, Where, did_you_mean
 from kdsearch.core.spec import SourceSpec
 from kdsearch.data import hub, synthetic
-from kdsearch.data.naming import did_you_mean
 from kdsearch.data.rows import Cell, Columns, Rows, listed, require, to_rows
 
 Reader: TypeAlias = Callable[[io.TextIOWrapper, str, Columns, int | None], Iterator[Cell]]

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kdsearch.core.errors import DataError, Where
-from kdsearch.data.naming import did_you_mean
+from kdsearch.core.errors import DataError, Where, did_you_mean
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 SHOWN = 12

@@ -18,8 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl
 
-from kdsearch.core.errors import DataError
-from kdsearch.data.naming import did_you_mean
+from kdsearch.core.errors import DataError, did_you_mean
 
 SCHEME = "synthetic://"
 NAME = "spam_opinions"

@@ -14,7 +14,7 @@ from kdsearch.data.tokens import TokenPool
 from kdsearch.export.manifest import Evaluation
 from kdsearch.export.verify import Run, check_same_choice, fail, largest_difference, pool_logits
 from kdsearch.measure.quality import bootstrap_interval, score
-from kdsearch.store import test_reads
+from kdsearch.store import readings
 from kdsearch.store.connect import Store
 
 FloatArray = npt.NDArray[np.float32]
@@ -107,9 +107,9 @@ def read_test(
     """
     if "test" not in prepared.pools:
         return None, 0
-    recorded = test_reads.find(store.engine, study_id, trial)
+    recorded = readings.find(store.engine, study_id, trial)
     if recorded is None:
         pool = load_pool(store.blobs, prepared, "test")
         found = _evaluate(_logits(run, pool, prepared), pool, prepared, objective, None)
-        recorded = test_reads.record(store.engine, study_id, trial, found.to_json())
-    return Evaluation.from_json(recorded), test_reads.count(store.engine, study_id)
+        recorded = readings.record(store.engine, study_id, trial, found.to_json())
+    return Evaluation.from_json(recorded), readings.count(store.engine, study_id)

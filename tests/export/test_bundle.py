@@ -23,7 +23,7 @@ from kdsearch.export.bundle import export_student, teacher_name
 from kdsearch.export.manifest import Manifest, hash_files, read_manifest
 from kdsearch.export.predict import Predictor
 from kdsearch.measure.runtimes.onnx import to_onnx
-from kdsearch.store import test_reads as readings
+from kdsearch.store import readings
 from kdsearch.students import STUDENTS
 
 FILES = {

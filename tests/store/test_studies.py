@@ -12,7 +12,7 @@ from store_bench import SPEC, Bench, latency, new_study, result, scores
 from kdsearch.core.errors import ConflictError, NotFoundError
 from kdsearch.core.records import Failure
 from kdsearch.core.spec import BudgetSpec
-from kdsearch.store import cache, leases, reads, studies, test_reads, workers
+from kdsearch.store import cache, leases, readings, reads, studies, workers
 from kdsearch.store.connect import Store
 
 
@@ -201,9 +201,9 @@ def test_workers_come_and_go(bench: Bench) -> None:
 def test_the_test_split_is_read_once_per_trial(bench: Bench) -> None:
     finish(bench, 0, 0.9, 1.0)
     finish(bench, 1, 0.9, 1.0)
-    assert test_reads.find(bench.engine, bench.study.id, 0) is None
-    assert test_reads.record(bench.engine, bench.study.id, 0, {"f1": 0.8}) == {"f1": 0.8}
-    assert test_reads.record(bench.engine, bench.study.id, 0, {"f1": 0.9}) == {"f1": 0.8}
-    assert test_reads.count(bench.engine, bench.study.id) == 1
-    test_reads.record(bench.engine, bench.study.id, 1, {"f1": 0.7})
-    assert test_reads.count(bench.engine, bench.study.id) == 2
+    assert readings.find(bench.engine, bench.study.id, 0) is None
+    assert readings.record(bench.engine, bench.study.id, 0, {"f1": 0.8}) == {"f1": 0.8}
+    assert readings.record(bench.engine, bench.study.id, 0, {"f1": 0.9}) == {"f1": 0.8}
+    assert readings.count(bench.engine, bench.study.id) == 1
+    readings.record(bench.engine, bench.study.id, 1, {"f1": 0.7})
+    assert readings.count(bench.engine, bench.study.id) == 2
