@@ -19,7 +19,6 @@ from kdsearch import __version__
 from kdsearch.cli import output
 from kdsearch.cli.errors import redacted, reported
 from kdsearch.cli.options import Options
-from kdsearch.cli.worker import usable_cpus
 from kdsearch.core.errors import KdsearchError, StorageError
 
 if TYPE_CHECKING:
@@ -240,3 +239,9 @@ def _artifacts(store: Store) -> Check:
     return Check(
         name="artifacts", status="ok", detail=f"{redacted(store.artifacts_url)}, written and read back"
     )
+
+
+def usable_cpus() -> int:
+    """CPU cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

@@ -84,11 +84,13 @@ class Fleet:
         """Start one worker per device named."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for number, device in enumerate(devices, start=1):
-            self.workers.append(self._started(number, device, threads))
+            self.workers.append(self._started(number, device, threads, threads * len(devices)))
 
-    def _started(self, number: int, device: str, threads: int) -> Worker:
+    def _started(self, number: int, device: str, threads: int, prepare_threads: int) -> Worker:
         log = self._folder / f"worker-{number}.log"
         arguments = ["--study", self._study, "--device", device, "--threads", str(threads)]
+        # One worker prepares while the others wait, so it may use the threads of all.
+        arguments += ["--prepare-threads", str(prepare_threads)]
         arguments += ["--parent", str(os.getpid()), "--json", "--debug"]
         with log.open("wb") as into:
             process = subprocess.Popen(

@@ -82,6 +82,16 @@ def start(
     study: Annotated[str, typer.Option("--study", metavar="NAME", help="The study to work on.")],
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
+    prepare_threads: Annotated[
+        int | None,
+        typer.Option(
+            "--prepare-threads",
+            min=1,
+            max=256,
+            help="Torch threads while it prepares the teacher and the others wait. [default: --threads]",
+            show_default=False,
+        ),
+    ] = None,
     parent: Annotated[
         int | None, typer.Option("--parent", hidden=True, help="Stop when this process is gone.")
     ] = None,
@@ -108,7 +118,7 @@ def start(
             options=WorkerOptions(
                 device=_present_device(wanted),
                 threads=threads,
-                prepare_threads=max(threads, usable_cpus()),
+                prepare_threads=prepare_threads or threads,
                 lock_folder=lock_folder(os.environ),
             ),
             should_stop=stop_question(signals, parent),
@@ -117,9 +127,3 @@ def start(
         raise typer.Exit(signals.exit_code)
     data = {"study": study, "outcome": outcome}
     output.show(options, "worker", data, human=lambda: [f"study {study} is {outcome}"], ids=[study])
-
-
-def usable_cpus() -> int:
-    """CPU cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
