@@ -50,7 +50,7 @@ class Search:
     def create(cls, storage: BaseStorage, name: str, plan: Plan) -> Search:
         """Create the study, or complete one whose creation was cut off or whose budget was raised.
 
-        The first trials are enqueued, as many as the budget has. One process at a time.
+        The plan's first trials are enqueued. One process at a time.
         """
         with _quiet():
             study = optuna.create_study(
@@ -81,8 +81,10 @@ class Search:
     def _enqueue_first(self) -> None:
         trials = self._study.get_trials(deepcopy=False)
         queued = [trial.user_attrs[FIRST] for trial in trials if FIRST in trial.user_attrs]
-        for params in self._plan.first_trials()[: self._plan.spec.budget.trials]:
-            if params not in queued:
+        for params in self._plan.first_trials():
+            if params in queued:
+                queued.remove(params)
+            else:
                 self._study.enqueue_trial(params, user_attrs={FIRST: params})
 
     # ---------------------------------------------------------------- asking

@@ -50,13 +50,18 @@ class Plan:
         )
 
     def first_trials(self) -> list[dict[str, str]]:
-        """One trial for each scheme and student, the control of every student first.
+        """Every scheme with every student, the controls first, in rounds over half of the budget.
 
-        The other parameters are the sampler's. Without these a sampler never tries some pairs.
+        The other parameters are the sampler's. Without these trials a sampler that has seen one fast
+        student hardly tries the others; with them control and distilled are tuned alike. A budget
+        smaller than one round is all first trials.
         """
-        return [
+        pairs = [
             {"student": student, "scheme": scheme} for scheme in self.schemes for student in self.students
         ]
+        trials = self.spec.budget.trials
+        rounds = max(1, trials // 2 // len(pairs))
+        return (pairs * rounds)[:trials]
 
 
 def _narrowed(

@@ -31,7 +31,7 @@ def plan(spaces: Spaces) -> Plan:
     return Plan(spec(), spaces)
 
 
-def spec(*, trials: int = 40, sampler: str = "tpe", seed: int = 17) -> StudySpec:
+def spec(*, trials: int = 10, sampler: str = "tpe", seed: int = 17) -> StudySpec:
     source = SourceSpec(path="x")
     return StudySpec(
         version=1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import optuna
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,13 +80,23 @@ def test_temperature_ranges_over_reals_also_when_its_ends_are_whole(spaces: Spac
 
 def test_the_control_is_always_there_and_first(spaces: Spaces) -> None:
     pairs = plan(spaces, schemes=["offline"]).first_trials()
-    assert [(p["scheme"], p["student"]) for p in pairs] == [
+    assert [(p["scheme"], p["student"]) for p in pairs[:4]] == [
         ("none", "textcnn"),
         ("none", "bilstm"),
         ("offline", "textcnn"),
         ("offline", "bilstm"),
     ]
     assert plan(spaces).first_trials() == plan(spaces, schemes=["offline", "none"]).first_trials() == pairs
+
+
+@pytest.mark.parametrize(("trials", "first"), [(1, 1), (3, 3), (4, 4), (12, 4), (16, 8), (40, 20), (47, 20)])
+def test_every_pair_gets_equally_many_first_trials_out_of_half_of_the_budget(
+    spaces: Spaces, trials: int, first: int
+) -> None:
+    pairs = plan(spaces, budget={"trials": trials}).first_trials()
+    assert len(pairs) == first
+    if first >= 4:
+        assert {pairs.count(pair) for pair in pairs} == {first // 4}
 
 
 def test_defaults_of_the_real_registries_are_within_their_own_limits() -> None:
