@@ -85,11 +85,12 @@ def child_environment(store: Store) -> dict[str, str]:
     root = Path(__file__).parents[2]
     # children do not look for modules in the folder they are started in: it may hold a datasets.py
     uninstalled = {} if root.name.endswith("-packages") else {"PYTHONPATH": str(root)}
+    artifacts = {"KDSEARCH_ARTIFACTS": store.artifacts_url} if store.artifacts_settled else {}
     return {
         **os.environ,
         **uninstalled,
+        **artifacts,
         "KDSEARCH_STORAGE": store.url,
-        "KDSEARCH_ARTIFACTS": store.artifacts_url,
         "KDSEARCH_HOME": str(store.home),
     }
 

@@ -75,6 +75,7 @@ def export_student(
     cannot be read.
     """
     to = to.absolute()
+    store = store.of_study(study.artifacts_url)
     _check_target(to, overwrite)
     artifact, logits, prepared = _check_trial(study, trial)
     partial = to.with_name(to.name + ".partial")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sqlalchemy import URL, Engine, create_engine, make_url
@@ -36,6 +36,15 @@ class Store:
     embedded: bool
     closing: ExitStack = field(repr=False, compare=False)
     """What is to be closed with the store."""
+    artifacts_settled: bool = True
+    """False where nobody said where artifacts are: then a study's own record does."""
+
+    def of_study(self, artifacts_url: str) -> Store:
+        """This store with the artifacts where a study keeps them, unless they were named."""
+        if self.artifacts_settled or artifacts_url == self.artifacts_url:
+            return self
+        blobs = ArtifactStore(artifacts_url, self.home / "cache" / "artifacts", self.engine)
+        return replace(self, artifacts_url=artifacts_url, blobs=blobs)
 
 
 def resolve_home(env: Mapping[str, str]) -> Path:
@@ -116,4 +125,5 @@ def open_store(
             home=home,
             embedded=is_embedded,
             closing=closing,
+            artifacts_settled=artifacts is not None or is_embedded,
         )

@@ -70,6 +70,7 @@ def open_context(
 ) -> WorkerContext:
     """Look the study up and give this worker a name."""
     study = studies.find_study(store.engine, study_name)
+    store = store.of_study(study.artifacts_url)
     return WorkerContext(
         store=store,
         study=study,

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from kdsearch.core.studyfile import StudyFile
 from kdsearch.store import leases, reads
-from kdsearch.store.connect import Store
+from kdsearch.store.connect import Store, open_store
 from kdsearch.worker import teacher as teacher_module
 from kdsearch.worker import trial as trial_module
 from kdsearch.worker.context import WorkerOptions
@@ -158,3 +158,16 @@ def test_checkpoints_do_not_pile_up(store: Store, write_study: Write, finish: Fi
         named = set(conn.execute(text("SELECT checkpoint FROM kdsearch.trial")).scalars())
     assert named, "trials name their checkpoints"
     assert not any(store.blobs.exists(sha256) for sha256 in named if sha256)
+
+
+def test_a_worker_elsewhere_finds_the_artifacts_by_the_studys_record(
+    store: Store, write_study: Write, options: WorkerOptions, tmp_path: Path
+) -> None:
+    """Only the storage URL is given there; the state folder is another one."""
+    record = create_or_resume(store, write_study(trials=1), on_progress=lambda _: None)
+    with open_store(store.url, None, home=tmp_path / "elsewhere") as there:
+        assert there.artifacts_url != record.artifacts_url
+        assert work(there, record.name, options=options, should_stop=lambda: False) == "done"
+    artifact = reads.trial(store.engine, record.id, 0).artifact
+    assert artifact is not None
+    assert store.blobs.exists(artifact)
