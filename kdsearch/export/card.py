@@ -206,7 +206,7 @@ def _verification(manifest: Manifest) -> str:
 def _lineage(manifest: Manifest) -> str:
     lineage = manifest.lineage
     params = "\n".join(
-        f"| {plain(name)} | {plain(canonical_json(value))} |" for name, value in manifest.params.items()
+        f"| `{name}` | {plain(canonical_json(value))} |" for name, value in manifest.params.items()
     )
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     return f"""## Lineage

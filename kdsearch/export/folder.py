@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from transformers import PreTrainedTokenizerFast
 
 from kdsearch.export.manifest import MODEL, ONNX, TOKENIZER
@@ -36,7 +36,8 @@ def write_student(folder: Path, saved: SavedStudent, tokenizer: PreTrainedTokeni
 
 def _write_weights(folder: Path, student: Student) -> None:
     tensors = {PREFIX + name: tensor.clone() for name, tensor in student.state_dict().items()}
-    save_file(tensors, folder / MODEL, metadata={"format": "pt"})
+    # Not save_file: it makes a file that nobody but its owner may read.
+    (folder / MODEL).write_bytes(save(tensors, metadata={"format": "pt"}))
 
 
 def reload_student(folder: Path, saved: SavedStudent) -> Student:
