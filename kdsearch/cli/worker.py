@@ -7,7 +7,7 @@ import re
 import signal
 from collections.abc import Callable
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,11 +15,24 @@ from kdsearch.cli import output
 from kdsearch.cli.options import Options, group, with_options
 from kdsearch.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UsageError
 
+if TYPE_CHECKING:
+    from kdsearch.worker.context import WorkerOptions
+
 app = group("Work on a study, from this machine or another.")
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="auto, cpu or cuda:N; what students are trained on.")
 ]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1, max=256, help="Torch threads per worker.")]
+PrepareThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--prepare-threads",
+        min=1,
+        max=256,
+        help="Torch threads while it prepares the teacher and the others wait. [default: --threads]",
+        show_default=False,
+    ),
+]
 
 
 class StopSignals:
@@ -82,16 +95,7 @@ def start(
     study: Annotated[str, typer.Option("--study", metavar="NAME", help="The study to work on.")],
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
-    prepare_threads: Annotated[
-        int | None,
-        typer.Option(
-            "--prepare-threads",
-            min=1,
-            max=256,
-            help="Torch threads while it prepares the teacher and the others wait. [default: --threads]",
-            show_default=False,
-        ),
-    ] = None,
+    prepare_threads: PrepareThreadsOption = None,
     parent: Annotated[
         int | None, typer.Option("--parent", hidden=True, help="Stop when this process is gone.")
     ] = None,
@@ -108,22 +112,23 @@ def start(
     output.log_to_stderr()
     wanted = checked_device(device)
     with options.store() as store:
-        from kdsearch.measure.hostlock import lock_folder
-        from kdsearch.worker.context import WorkerOptions
         from kdsearch.worker.loop import work
 
-        outcome = work(
-            store,
-            study,
-            options=WorkerOptions(
-                device=_present_device(wanted),
-                threads=threads,
-                prepare_threads=prepare_threads or threads,
-                lock_folder=lock_folder(os.environ),
-            ),
-            should_stop=stop_question(signals, parent),
-        )
+        how = _options_of(_present_device(wanted), threads, prepare_threads or threads)
+        outcome = work(store, study, options=how, should_stop=stop_question(signals, parent))
     if outcome == "stopped" and signals.received is not None:
         raise typer.Exit(signals.exit_code)
     data = {"study": study, "outcome": outcome}
     output.show(options, "worker", data, human=lambda: [f"study {study} is {outcome}"], ids=[study])
+
+
+def _options_of(device: str, threads: int, prepare_threads: int) -> WorkerOptions:
+    from kdsearch.measure.hostlock import lock_folder
+    from kdsearch.worker.context import WorkerOptions
+
+    return WorkerOptions(
+        device=device,
+        threads=threads,
+        prepare_threads=prepare_threads,
+        lock_folder=lock_folder(os.environ),
+    )

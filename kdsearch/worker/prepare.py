@@ -85,7 +85,7 @@ class _Preparation:
         renamed = context.spec.teacher.label_map if context.inputs.teacher_classifies else None
         module = source.load_classifier(folder, dataset.labels, label_map=renamed)
         module.to(context.options.device)
-        logits = self._signals(module, folder, pools)
+        logits = self._signals(module, folder, pools, trees.accuracy)
         self._record_teacher(module, folder, dataset, pools, logits)
         return self._manifest(dataset, pools, logits, trees, folder).save(context.store.blobs)
 
@@ -105,7 +105,7 @@ class _Preparation:
     # ------------------------------------------------------------ signals
 
     def _signals(
-        self, module: TeacherModule, folder: Path, pools: dict[str, TokenPool]
+        self, module: TeacherModule, folder: Path, pools: dict[str, TokenPool], accuracy: float | None
     ) -> dict[str, npt.NDArray[np.float32]]:
         """The teacher's logits on every pool but the test split, each text asked once for all studies."""
         key = signals.signals_key(
@@ -117,15 +117,20 @@ class _Preparation:
         with self.context.lock.training() as breathe:
             found = {n: self._pool_signals(module, pool, key, breathe) for n, pool in wanted.items()}
         for name, pool in wanted.items():
-            signals.audit(module, pool, found[name], pad_id=self._pad_id(folder), device=self._device)
+            expected = accuracy if name == "validation" else None
+            signals.audit(
+                module,
+                pool,
+                found[name],
+                pad_id=module.pad_id,
+                device=self._device,
+                expected_accuracy=expected,
+            )
         return found
 
     @property
     def _device(self) -> str:
         return self.context.options.device
-
-    def _pad_id(self, folder: Path) -> int:
-        return int(source.load_tokenizer(folder).pad_token_id)
 
     def _pool_signals(
         self, module: TeacherModule, pool: TokenPool, key: str, breathe: Callable[[], None]

@@ -44,6 +44,8 @@ class TeacherTrees:
 
     final: str
     anchors: tuple[str, ...]
+    accuracy: float | None
+    """On the validation pool, as fine-tuning measured it; None for a teacher used as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,14 +105,16 @@ def prepare_teacher(
     ``keep(progress, checkpoint)`` records how far this one is. Raises Stopped.
     """
     if context.inputs.teacher is not None and context.inputs.teacher_classifies:
-        return TeacherTrees(final=context.inputs.teacher, anchors=())
+        return TeacherTrees(final=context.inputs.teacher, anchors=(), accuracy=None)
     key = recipe_key(context, dataset)
     found = cache.find(context.store.engine, KIND, key)
     if found:
-        return TeacherTrees(final=found[0].sha256, anchors=tuple(found[0].meta["anchors"]))
+        meta = found[0].meta
+        return TeacherTrees(final=found[0].sha256, anchors=tuple(meta["anchors"]), accuracy=meta["accuracy"])
     tuning = _Tuning(context, dataset, pools, folder, keep)
     trees = tuning.run(unfinished, breathe=breathe, should_stop=should_stop)
-    cache.add(context.store.engine, KIND, key, trees.final, {"anchors": list(trees.anchors)})
+    meta = {"anchors": list(trees.anchors), "accuracy": trees.accuracy}
+    cache.add(context.store.engine, KIND, key, trees.final, meta)
     return trees
 
 
@@ -209,4 +213,5 @@ class _Tuning:
         self.module.load_state_dict(report.best_state)
         final = self._store_module()
         self.checkpoints.drop()
-        return TeacherTrees(final=final, anchors=tuple(self.anchors))
+        assert report.best_scores is not None, "a fine-tuning that was not stopped has scored an anchor"
+        return TeacherTrees(final=final, anchors=tuple(self.anchors), accuracy=report.best_scores.accuracy)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import optuna
 import pytest
 
-from kdsearch.core.errors import TooManyFailuresError
+from kdsearch.core.errors import TooManyFailuresError, VerificationError
 from kdsearch.core.studyfile import StudyFile
 from kdsearch.data.prepared import Prepared
 from kdsearch.store import reads
 from kdsearch.store.connect import Store
 from kdsearch.store.optuna_storage import optuna_storage
+from kdsearch.teachers import signals
 from kdsearch.worker import trial as trial_module
 from kdsearch.worker.context import WorkerOptions
 from kdsearch.worker.create import create_or_resume
@@ -61,7 +63,7 @@ def test_every_epoch_is_on_record_and_the_best_is_the_result(
         epochs = reads.epochs(store.engine, study.id, row.number)
         assert [e.epoch for e in epochs] == [1, 2, 3]
         assert [e.rows_seen for e in epochs] == [160, 320, 480]
-        assert row.quality == max(e.quality for e in epochs)
+        assert row.quality == max(e.scores.quality for e in epochs if e.scores)
 
 
 def test_what_cannot_fit_the_budget_is_rejected_before_training(
@@ -114,6 +116,24 @@ def test_a_second_study_reuses_teacher_and_signals(
     first, second = (_prepared(store, name) for name in ("first", "second"))
     assert first.teacher == second.teacher
     assert {n: p.logits for n, p in first.pools.items()} == {n: p.logits for n, p in second.pools.items()}
+
+
+def test_signals_of_other_texts_are_found_out(
+    store: Store, write_study: Write, finish: Finish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The classic accident: a cache whose rows belong to other texts."""
+    original = signals.lookup
+
+    def shuffled(*args: Any) -> Any:
+        logits, missing = original(*args)
+        return logits[::-1].copy(), missing
+
+    monkeypatch.setattr(signals, "lookup", shuffled)
+    trained = ("finetune: {epochs: 1, learning_rate: 1e-3", "finetune: {epochs: 30, learning_rate: 3e-3")
+    with pytest.raises(VerificationError, match="cached logits"):
+        finish(write_study(trials=1, replace=trained))
+    study = reads.study(store.engine, "tiny")
+    assert "cached logits" in str(reads.preparation(store.engine, study.id).error)
 
 
 def _prepared(store: Store, name: str) -> Prepared:
