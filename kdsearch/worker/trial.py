@@ -103,12 +103,18 @@ class Material:
         length = self.prepared.max_length
         return measuring.figure_key(architecture, self.prepared.profile, self.texts, length)
 
-    def latency(self, config: TrialConfig) -> Latency:
-        """Of the untrained student: weights do not change it."""
+    def latency(self, config: TrialConfig) -> Latency | None:
+        """Of the untrained student: weights do not change it.
+
+        None where nobody measured it yet and this machine may not: its figures are of another profile.
+        """
+        key = self.figure_key(self.architecture(config))
+        if not measuring.can_measure(self.context, self.prepared):
+            return measuring.cached_figure(self.context, key)
         return measuring.measure(
             self.context,
             self.student(config),
-            key=self.figure_key(self.architecture(config)),
+            key=key,
             texts=self.texts,
             encode=measuring.encoder(self.tokenizer, self.prepared.max_length),
         )
@@ -134,6 +140,9 @@ def run_trial(material: Material, lease: Lease, pulse: Pulse) -> None:
     latency = lease.latency
     if latency is None:
         latency = material.latency(lease.config)
+        if latency is None:  # it waits for a worker on the study's profile
+            leases.give_back(engine, lease)
+            return
         leases.record_latency(engine, lease, latency)
     limits = constraints(context, latency)
     if any(excess > 0 for excess in limits.values()):

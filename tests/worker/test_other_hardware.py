@@ -1,0 +1,72 @@
+"""A worker whose machine is not the study's measuring profile: it trains, it never measures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from kdsearch.core.records import HardwareProfile
+from kdsearch.core.spec import LatencySpec
+from kdsearch.core.studyfile import StudyFile
+from kdsearch.measure.profile import hardware_profile
+from kdsearch.store import reads
+from kdsearch.store.connect import Store
+from kdsearch.worker import measuring
+from kdsearch.worker.context import WorkerOptions
+from kdsearch.worker.create import create_or_resume
+from kdsearch.worker.loop import work
+
+Write = Callable[..., StudyFile]
+Finish = Callable[[StudyFile], str]
+
+
+def elsewhere(patch: pytest.MonkeyPatch) -> None:
+    """From now on this machine has another processor, and must not be timed."""
+
+    def another(spec: LatencySpec) -> HardwareProfile:
+        return replace(hardware_profile(spec), device_model="another processor")
+
+    def never(*args: object, **kwargs: object) -> None:
+        raise AssertionError("measured on hardware that the study's figures are not of")
+
+    patch.setattr(measuring, "hardware_profile", another)
+    patch.setattr(measuring, "measure_latency", never)
+
+
+def prepare_only(store: Store, file: StudyFile, options: WorkerOptions) -> int:
+    """The study's profile becomes that of this machine; no trial is begun."""
+    record = create_or_resume(store, file, on_progress=lambda _: None)
+    prepared = lambda: reads.study(store.engine, record.name).prepared is not None  # noqa: E731
+    assert work(store, record.name, options=options, should_stop=prepared) == "stopped"
+    assert reads.trials(store.engine, record.id) == []
+    return record.id
+
+
+def test_an_unmeasured_architecture_waits_for_the_studys_profile(
+    store: Store, write_study: Write, finish: Finish, options: WorkerOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_study(trials=3)
+    study_id = prepare_only(store, file, options)
+    with monkeypatch.context() as patch:
+        elsewhere(patch)
+        asked = iter([False] * 12)
+        assert work(store, "tiny", options=options, should_stop=lambda: next(asked, True)) == "stopped"
+    (row,) = reads.trials(store.engine, study_id)
+    assert (row.state, row.latency) == ("waiting", None)
+    assert finish(file) == "done"
+    assert [t.state for t in reads.trials(store.engine, study_id)] == ["complete"] * 3
+
+
+def test_what_was_measured_is_trained_anywhere(
+    store: Store, write_study: Write, finish: Finish, options: WorkerOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(write_study("first", trials=2))
+    study_id = prepare_only(store, write_study("second", trials=4), options)
+    elsewhere(monkeypatch)
+    assert work(store, "second", options=options, should_stop=lambda: False) == "done"
+    rows = reads.trials(store.engine, study_id)
+    assert [t.state for t in rows] == ["complete"] * 4
+    here = hardware_profile(LatencySpec(warmup=2, min_queries=10, min_seconds=0))
+    assert {t.latency.profile for t in rows if t.latency} == {here}
