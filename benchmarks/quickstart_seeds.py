@@ -1,4 +1,4 @@
-"""The quickstart over several seeds of its generator: which kinds of student are on the front, and how long it took.
+"""The quickstart over several seeds of its generator: kinds of student on the front, and seconds taken.
 
     .venv/bin/python benchmarks/quickstart_seeds.py [--seeds 1 2 3 4 5]
 
@@ -52,7 +52,7 @@ def main() -> int:
         points = ", ".join(f"{t['student']}/{t['scheme']} {t['quality']:.3f}" for t in front)
         teacher = data["teacher"]["quality"]
         print(
-            f"seed {seed}: {len(kinds)} kinds on the front ({points}), teacher {teacher:.3f}, {seconds:.0f} s",
+            f"seed {seed}: {len(kinds)} kinds on front ({points}); teacher {teacher:.3f}; {seconds:.0f} s",
             flush=True,
         )
     return 0 if fewest >= 2 else 1
