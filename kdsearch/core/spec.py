@@ -213,6 +213,8 @@ class TeacherSpec(_Frozen):
             )
         if self.build is not None and self.label_map is not None:
             raise wrong("a teacher built from a configuration has the data's labels", "no label_map")
+        if self.finetune is not None and self.label_map is not None:
+            raise wrong("a teacher that is fine-tuned here has the data's labels", "no label_map")
         return self
 
 

@@ -215,24 +215,35 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
+def renamed(own: Sequence[str], label_map: Mapping[str, str] | None, *, where: str) -> tuple[str, ...]:
+    """The teacher's labels by the data's names, in the order of its logits; DataError unless one to one."""
+    unknown = sorted(set(label_map or {}) - set(own))
+    if unknown:
+        raise DataError(f"label_map: teacher {where} has no label {unknown[0]!r}", hint=f"it has {list(own)}")
+    names = tuple((label_map or {}).get(name, name) for name in own)
+    if len(set(names)) < len(names):
+        raise DataError(
+            f"teacher {where} has the labels {list(names)}: one name for several of its logits",
+            hint="give each of the teacher's labels a name of its own in `teacher.label_map`",
+        )
+    return names
+
+
 def label_order(
     own: Sequence[str], labels: Sequence[str], *, label_map: Mapping[str, str] | None, where: str
 ) -> list[int]:
     """For each of the study's labels the position of the teacher's logit; DataError unless one to one."""
-    unknown = sorted(set(label_map or {}) - set(own))
-    if unknown:
-        raise DataError(f"label_map: teacher {where} has no label {unknown[0]!r}", hint=f"it has {list(own)}")
-    mapped = [(label_map or {}).get(name, name) for name in own]
-    if sorted(mapped) != sorted(labels):
+    names = renamed(own, label_map, where=where)
+    if sorted(names) != sorted(labels):
         generic = all(GENERIC_LABEL.fullmatch(name) for name in own)
         raise DataError(
-            f"teacher {where} has the labels {mapped}, the data {list(labels)}",
+            f"teacher {where} has the labels {list(names)}, the data {list(labels)}",
             hint="say which is which: `teacher: {label_map: {"
             + ", ".join(f"{o}: {d}" for o, d in zip(own, labels, strict=False))
             + "}}`"
             + (" (its own names mean nothing, so check the order)" if generic else ""),
         )
-    return [mapped.index(label) for label in labels]
+    return [names.index(label) for label in labels]
 
 
 def load_classifier(

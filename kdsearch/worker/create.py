@@ -124,13 +124,12 @@ def _check_teacher(file: StudyFile, found: source.TeacherSource) -> None:
 def _class_names(found: source.TeacherSource, spec: TeacherSpec) -> tuple[str, ...]:
     """The data's names of the teacher's classes, in the order of its logits."""
     own = found.labels or tuple(f"LABEL_{i}" for i in range(found.num_labels or 0))
-    renamed = spec.label_map or {}
-    if found.labels is None and not set(own) <= set(renamed):
+    if found.labels is None and not set(own) <= set(spec.label_map or {}):
         raise DataError(
             f"teacher {spec.model} names its classes {own[0]}, {own[1]}, ...: which is which?",
             hint="say so: `teacher: {label_map: {LABEL_0: <label>, LABEL_1: <label>}}`",
         )
-    return tuple(renamed.get(name, name) for name in own)
+    return source.renamed(own, spec.label_map, where=str(spec.model))
 
 
 def _read(file: StudyFile, teacher: _Teacher, on_progress: Progress) -> Dataset:

@@ -75,6 +75,13 @@ def test_a_label_map_has_texts_for_keys(tmp_path: Path) -> None:
     assert read(tmp_path, text).spec.teacher.label_map == {"0": "ham", "LABEL_1": "spam"}
 
 
+def test_a_label_map_beside_finetune_would_do_nothing(tmp_path: Path) -> None:
+    teacher = "./teacher, finetune: {force: true}, label_map: {LABEL_0: ham}}"
+    with pytest.raises(StudyFileError) as caught:
+        read(tmp_path, MINIMAL.replace("./teacher}", teacher))
+    assert "fine-tuned" in caught.value.problems[0].message
+
+
 def test_the_last_layers(tmp_path: Path) -> None:
     text = MINIMAL.replace("./teacher}", "./teacher, finetune: {layers: {last: 4}}}")
     finetune = read(tmp_path, text).spec.teacher.finetune

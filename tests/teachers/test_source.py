@@ -119,6 +119,7 @@ def test_a_label_map_translates(classifier: Path, pool: TokenPool) -> None:
         (("ham", "spam", "else"), None, "has the labels"),
         (("ham", "spam", "odd", "more"), None, "has the labels"),
         (("ham", "spam", "odd"), {"spam": "ham"}, "has the labels"),
+        (("ham", "ham", "odd"), {"spam": "ham"}, "one name for several"),
         (("ham", "spam", "odd"), {"spma": "spam"}, "no label 'spma'"),
     ],
 )
