@@ -89,3 +89,9 @@ def test_each_epoch_draws_other_random_numbers(problem: Any, make_student: Any) 
     problem.fit(student, stage(Term("note", 1.0, note), epochs=2), batch_size=90)
     assert len(drawn) == 2
     assert not torch.equal(drawn[0], drawn[1])
+
+
+def test_of_equal_epochs_the_first_is_the_best(problem: Any, make_student: Any) -> None:
+    report = problem.fit(make_student(), stage(Term("flat", 1.0, flat), epochs=3), weight_decay=0.0)
+    assert [r.scores for r in problem.reports] == [report.best_scores] * 3
+    assert report.best_epoch == 1
