@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import optuna
-from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import Trial, TrialState
@@ -21,6 +21,7 @@ from kdsearch.core.errors import NotFoundError
 from kdsearch.core.records import TrialConfig
 from kdsearch.search.plan import Plan
 from kdsearch.search.samplers import SAMPLERS
+from kdsearch.store.transactions import UnavailableError, repeatable, without_secrets
 
 METRICS = ("quality", "latency_ms")
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
@@ -46,6 +47,14 @@ class Search:
         self._study_id = storage.get_study_id_from_name(study.study_name)
         self._plan = plan
 
+    @staticmethod
+    def free_name(storage: BaseStorage, name: str) -> str:
+        """The name, or one like it where Optuna has a study of that name: somebody's own, or a leftover."""
+        with _quiet():
+            taken = {study.study_name for study in storage.get_all_studies()}
+        numbered = (f"{name}-{i}" for i in range(2, len(taken) + 3))
+        return next(free for free in (name, *numbered) if free not in taken)
+
     @classmethod
     def create(cls, storage: BaseStorage, name: str, plan: Plan) -> Search:
         """Create the study, or complete one whose creation was cut off or whose budget was raised.
@@ -61,8 +70,8 @@ class Search:
                 load_if_exists=True,
             )
             study.set_metric_names(list(METRICS))
-        search = cls(study, storage, plan)
-        search._enqueue_first()
+            search = cls(study, storage, plan)
+            search._enqueue_first()
         return search
 
     @classmethod
@@ -76,7 +85,7 @@ class Search:
                     f"Optuna has no study {name!r} in this database",
                     hint="create it with `kdsearch study create FILE`",
                 ) from None
-        return cls(study, storage, plan)
+            return cls(study, storage, plan)
 
     def _enqueue_first(self) -> None:
         trials = self._study.get_trials(deepcopy=False)
@@ -100,9 +109,14 @@ class Search:
 
         A value that was suggested before is suggested again.
         """
-        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        with _quiet():
+            running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         lost = [trial.number for trial in running if trial.number not in known]
-        return [self._configured(Trial(self._study, self._trial_id(number))) for number in lost]
+        return [self._configured(self._attached(number)) for number in lost]
+
+    def _attached(self, number: int) -> Trial:
+        with _quiet():
+            return Trial(self._study, self._trial_id(number))
 
     def _configured(self, trial: Trial) -> Asked:
         # Equal seeds in two processes would propose the same; one seed per trial number never does.
@@ -110,7 +124,7 @@ class Search:
         self._study.sampler = SAMPLERS[spec.sampler](_seed(spec.seed, trial.number))
         with _quiet():
             config = self._plan.suggest(trial)
-        return Asked(number=trial.number, optuna_trial_id=self._trial_id(trial.number), config=config)
+            return Asked(number=trial.number, optuna_trial_id=self._trial_id(trial.number), config=config)
 
     # ---------------------------------------------------------------- telling
 
@@ -128,6 +142,7 @@ class Search:
         """The trial broke; samplers leave it out."""
         self._tell(number, TrialState.FAIL)
 
+    @repeatable
     def _tell(
         self,
         number: int,
@@ -136,19 +151,16 @@ class Search:
         values: Sequence[float] | None = None,
         constraints: Mapping[str, float] | None = None,
     ) -> None:
-        trial_id = self._trial_id(number)
-        frozen = self._storage.get_trial(trial_id)
-        if frozen.state.is_finished():
-            return
-        trial = Trial(self._study, trial_id)
-        try:
+        with _quiet(), suppress(UpdateFinishedTrialError):  # another process told the same meanwhile
+            trial_id = self._trial_id(number)
+            frozen = self._storage.get_trial(trial_id)
+            if frozen.state.is_finished():
+                return
+            trial = Trial(self._study, trial_id)
             for key, value in (constraints or {}).items():
                 if key not in frozen.constraints:
                     trial.set_constraint(key, value)
-            with _quiet():
-                self._study.tell(number, values, state=state, skip_if_finished=True)
-        except UpdateFinishedTrialError:
-            return  # another process told the same meanwhile
+            self._study.tell(number, values, state=state, skip_if_finished=True)
 
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
@@ -161,12 +173,20 @@ def _seed(seed: int, number: int) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Optuna's notes on progress and on which of its features are experimental."""
+    """Without Optuna's notes on progress and on which of its features are experimental.
+
+    Its wrapping of whatever the database refused becomes an error that may be waited out.
+    """
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             yield
+    except StorageInternalError as error:
+        said = without_secrets(" ".join(str(error.__cause__ or error).split()))
+        raise UnavailableError(
+            f"Optuna's tables are not available: {said}", hint="kdsearch doctor shows what is reachable"
+        ) from error
     finally:
         optuna.logging.set_verbosity(verbosity)

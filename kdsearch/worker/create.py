@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdsearch.core.blobs import put_tree
@@ -17,6 +17,7 @@ from kdsearch.search.asking import Search
 from kdsearch.search.plan import Plan
 from kdsearch.store import studies
 from kdsearch.store.connect import Store
+from kdsearch.store.migrate import one_at_a_time
 from kdsearch.store.optuna_storage import optuna_storage
 from kdsearch.store.studies import NewStudy, StudyRecord
 from kdsearch.teachers import source
@@ -51,7 +52,14 @@ def create_or_resume(store: Store, file: StudyFile, *, on_progress: Progress) ->
     try:
         record = studies.find_study(store.engine, file.spec.name)
     except NotFoundError:
-        return create(store, file, on_progress=on_progress)
+        try:
+            return create(store, file, on_progress=on_progress)
+        except ConflictError:  # another process created it meanwhile
+            record = studies.find_study(store.engine, file.spec.name)
+    return _resume(store, file, record)
+
+
+def _resume(store: Store, file: StudyFile, record: StudyRecord) -> StudyRecord:
     if record.spec_sha256 != file.sha256:
         raise ConflictError(
             f"study {record.name!r} was created from another file:\n{difference(record, file)}",
@@ -65,8 +73,9 @@ def create_or_resume(store: Store, file: StudyFile, *, on_progress: Progress) ->
         )
     studies.reopen(store.engine, record.id)
     studies.raise_budget(store.engine, record.id, file.spec.budget)
-    # A larger budget may hold more of the first trials.
-    Search.create(optuna_storage(store), record.optuna_name, Plan(file.spec))
+    storage = optuna_storage(store)
+    with one_at_a_time(store.engine):  # a larger budget may hold more of the first trials
+        Search.create(storage, record.optuna_name, Plan(file.spec))
     return studies.find_study(store.engine, record.name)
 
 
@@ -163,19 +172,20 @@ def _store(
     inputs = Inputs(
         dataset=save_dataset(dataset, store.blobs), teacher=tree, teacher_classifies=teacher.classifies
     )
-    spec = file.spec
-    Search.create(optuna_storage(store), spec.name, Plan(spec))
-    return studies.create_study(
-        store.engine,
-        NewStudy(
-            name=spec.name,
-            optuna_name=spec.name,
-            spec_text=file.text,
-            spec_json=spec_to_json(spec),
-            spec_sha256=file.sha256,
-            dataset_sha256=inputs.save(store.blobs),
-            data_fingerprint=_fingerprint(dataset, teacher),
-            artifacts_url=store.artifacts_url,
-            budget=spec.budget,
-        ),
+    spec, storage = file.spec, optuna_storage(store)
+    new = NewStudy(
+        name=spec.name,
+        optuna_name=spec.name,
+        spec_text=file.text,
+        spec_json=spec_to_json(spec),
+        spec_sha256=file.sha256,
+        dataset_sha256=inputs.save(store.blobs),
+        data_fingerprint=_fingerprint(dataset, teacher),
+        artifacts_url=store.artifacts_url,
+        budget=spec.budget,
     )
+    with one_at_a_time(store.engine):  # of several processes one creates it; the others find it
+        _refuse_taken(store, spec.name)
+        new = replace(new, optuna_name=Search.free_name(storage, spec.name))
+        Search.create(storage, new.optuna_name, Plan(spec))
+        return studies.create_study(store.engine, new)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.trial import Trial, TrialState
 
-from kdsearch.core.errors import NotFoundError
+from kdsearch.core.errors import NotFoundError, StorageError
 from kdsearch.core.spec import BudgetSpec, DataSpec, SearchSpec, SourceSpec, StudySpec, TeacherSpec
 from kdsearch.search.asking import DIRECTIONS, METRICS, Search
 from kdsearch.search.plan import Plan
@@ -208,3 +210,48 @@ def test_a_search_of_one_student_alone(storage: BaseStorage, spaces: Spaces) -> 
     asked = Search.create(storage, "s", Plan(spec(), one)).ask()
     assert asked.config.student == "textcnn"
     assert "student" not in trials(storage)[0].params
+
+
+class Away:
+    """A method of Optuna's storage that finds the database away a few times."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, storage: BaseStorage, method: str, times: int) -> None:
+        self.left, self.original = times, getattr(storage, method)
+        patch.setattr(storage, method, self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.left:
+            self.left -= 1
+            cause = OSError("server closed the connection, postgresql://me:hunter2@host/db")
+            raise StorageInternalError("An exception is raised during the commit.") from cause
+        return self.original(*args, **kwargs)
+
+
+def test_a_database_that_is_away_is_no_bug(
+    storage: BaseStorage, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = Search.create(storage, "s", plan)
+    Away(monkeypatch, storage, "get_all_trials", times=1)
+    with pytest.raises(StorageError) as caught:
+        search.ask()
+    assert "server closed the connection" in caught.value.what
+    assert "hunter2" not in caught.value.what
+    assert search.ask().number == 0
+
+
+def test_telling_waits_for_the_database(
+    storage: BaseStorage, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = Search.create(storage, "s", plan)
+    search.ask()
+    Away(monkeypatch, storage, "set_trial_state_values", times=2)
+    search.tell_complete(0, quality=0.5, latency_ms=1.0, constraints={"latency_ms": -1.0})
+    assert trials(storage)[0].values == [0.5, 1.0]
+
+
+def test_a_name_that_optuna_has_already_is_numbered(storage: BaseStorage, plan: Plan) -> None:
+    names = []
+    for _ in range(3):
+        names.append(Search.free_name(storage, "s"))
+        Search.create(storage, names[-1], plan)
+    assert names == ["s", "s-2", "s-3"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 
 from kdsearch.core.errors import ConflictError, DataError, StudyFileError
@@ -12,6 +14,8 @@ from kdsearch.core.studyfile import StudyFile
 from kdsearch.search import check
 from kdsearch.store import reads
 from kdsearch.store.connect import Store
+from kdsearch.store.optuna_storage import optuna_storage
+from kdsearch.worker import create as create_module
 from kdsearch.worker.create import create, create_or_resume
 
 Write = Callable[..., StudyFile]
@@ -25,6 +29,35 @@ def test_the_same_file_is_the_same_study(store: Store, write_study: Write) -> No
     first = create_or_resume(store, write_study(), on_progress=quiet)
     second = create_or_resume(store, write_study(), on_progress=quiet)
     assert first.id == second.id
+
+
+def test_of_two_processes_that_create_it_at_once_both_have_it(
+    store: Store, write_study: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one comes first while this one still reads the texts."""
+    original, others = create_module.save_dataset, []
+
+    def overtaken(*args: Any) -> str:
+        if not others:
+            others.append(None)
+            others.append(create_or_resume(store, write_study(), on_progress=quiet).id)
+        return original(*args)
+
+    monkeypatch.setattr(create_module, "save_dataset", overtaken)
+    record = create_or_resume(store, write_study(), on_progress=quiet)
+    assert record.id == others[1]
+    queued = optuna.load_study(study_name=record.optuna_name, storage=optuna_storage(store)).trials
+    assert len(queued) == 4
+
+
+def test_somebody_elses_optuna_study_of_that_name_is_left_alone(
+    store: Store, write_study: Write, finish: Callable[[StudyFile], str]
+) -> None:
+    storage = optuna_storage(store)
+    theirs = optuna.create_study(study_name="tiny", storage=storage)
+    theirs.enqueue_trial({"student": "a teapot"})
+    assert finish(write_study(trials=1)) == "done"
+    assert [trial.state.name for trial in theirs.trials] == ["WAITING"]
 
 
 def test_create_refuses_a_taken_name(store: Store, write_study: Write) -> None:
