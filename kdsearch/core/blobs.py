@@ -48,6 +48,14 @@ def put_tree(blobs: Blobs, folder: Path, *, only: Collection[str] | None = None)
     return blobs.put(canonical_json({"tree": listing}).encode())
 
 
+def has_tree(blobs: Blobs, sha256: str) -> bool:
+    """Whether the store has a stored folder, every file of it."""
+    if not blobs.exists(sha256):
+        return False
+    listing: dict[str, str] = json.loads(blobs.open(sha256).read_text())["tree"]
+    return all(blobs.exists(digest) for digest in listing.values())
+
+
 def get_tree(blobs: Blobs, sha256: str, into: Path) -> Path:
     """Lay a stored folder out below ``into`` (created, may exist) and return it."""
     listing: dict[str, str] = json.loads(blobs.open(sha256).read_text())["tree"]

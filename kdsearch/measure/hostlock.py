@@ -58,7 +58,13 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _take(descriptor: int, operation: int, timeout_s: float) -> bool:
+def _nothing() -> None:
+    """Nobody has to be asked."""
+
+
+def _take(
+    descriptor: int, operation: int, timeout_s: float, interrupt: Callable[[], None] = _nothing
+) -> bool:
     """Lock within the time; polling, because a blocking flock knows no timeout."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -67,17 +73,29 @@ def _take(descriptor: int, operation: int, timeout_s: float) -> bool:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 return False
+            interrupt()
             time.sleep(POLL_S)
         else:
             return True
 
 
 class HostLock:
-    """The lock of one folder; processes with the same folder exclude each other."""
+    """The lock of one folder; processes with the same folder exclude each other.
 
-    def __init__(self, folder: Path) -> None:
+    ``interrupt`` is asked while somebody waits or measures, and raises to end it. ``settle`` is called
+    before training lets a measurer in: what was handed to a device must be done by then.
+    """
+
+    def __init__(
+        self, folder: Path, *, interrupt: Callable[[], None] = _nothing, settle: Callable[[], None] = _nothing
+    ) -> None:
         self.folder = folder
+        self.interrupt = interrupt
+        self._settle = settle
         self._training = 0
+
+    def _take(self, descriptor: int, operation: int, timeout_s: float) -> bool:
+        return _take(descriptor, operation, timeout_s, self.interrupt)
 
     @contextmanager
     def _files(self) -> Iterator[tuple[int, int]]:
@@ -92,14 +110,15 @@ class HostLock:
             entered = 0.0
 
             def enter() -> float:
-                if _take(gate, fcntl.LOCK_SH, TRAINER_PATIENCE_S):
-                    _take(host, fcntl.LOCK_SH, TRAINER_PATIENCE_S)
+                if self._take(gate, fcntl.LOCK_SH, TRAINER_PATIENCE_S):
+                    self._take(host, fcntl.LOCK_SH, TRAINER_PATIENCE_S)
                     fcntl.flock(gate, fcntl.LOCK_UN)
                 return time.monotonic()
 
             def breathe() -> None:
                 nonlocal entered
                 if time.monotonic() - entered >= CHUNK_S:
+                    self._settle()
                     fcntl.flock(host, fcntl.LOCK_UN)
                     entered = enter()
 
@@ -107,6 +126,7 @@ class HostLock:
             self._training += 1
             try:
                 yield breathe
+                self._settle()
             finally:
                 self._training -= 1
 
@@ -117,8 +137,8 @@ class HostLock:
             raise RuntimeError("measuring inside training would wait for itself")
         with self._files() as (gate, host):
             deadline = time.monotonic() + timeout_s
-            alone = _take(gate, fcntl.LOCK_EX, timeout_s)
-            alone = alone and _take(host, fcntl.LOCK_EX, deadline - time.monotonic())
+            alone = self._take(gate, fcntl.LOCK_EX, timeout_s)
+            alone = alone and self._take(host, fcntl.LOCK_EX, deadline - time.monotonic())
             if not alone:
                 fcntl.flock(gate, fcntl.LOCK_UN)
             yield alone

@@ -86,14 +86,18 @@ def _encode_all(
     return encoded, times
 
 
-def _time(run: Runner, encode: Encode, queries: list[list[str]], spec: LatencySpec) -> _Times:
+def _time(
+    run: Runner, encode: Encode, queries: list[list[str]], spec: LatencySpec, interrupt: Callable[[], None]
+) -> _Times:
     encoded, tokenise = _encode_all(encode, queries)
     for query in islice(cycle(encoded), spec.warmup):
+        interrupt()
         run(*query)
     times: list[float] = []
     with _no_garbage_collection():
         began = time.perf_counter_ns()
         for query in cycle(encoded):
+            interrupt()
             start = time.perf_counter_ns()
             run(*query)
             times.append(_milliseconds(start))
@@ -110,7 +114,7 @@ def _time_alone(
     for remaining in range(TRIES - 1, -1, -1):
         with lock.measuring(LOCK_TIMEOUT_S) as alone:
             if alone or not remaining:
-                return _time(run, encode, queries, spec), alone
+                return _time(run, encode, queries, spec, lock.interrupt), alone
     raise AssertionError("the last try measures in any case")
 
 

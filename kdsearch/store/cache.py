@@ -20,6 +20,7 @@ class CacheEntry:
     meta: Mapping[str, Any]
 
 
+@repeatable
 def find(engine: Engine, kind: str, key: str) -> list[CacheEntry]:
     """Every answer, oldest first."""
     with begin(engine) as connection:

@@ -95,6 +95,11 @@ def take_waiting(
     return Lease(**{**row, **values})
 
 
+def stop_unmeasured(connection: Connection, study_id: int) -> int:
+    """End the trials that still wait for a machine that may measure; how many there were."""
+    return execute(connection, "stop_unmeasured", study_id=study_id).rowcount
+
+
 def count_trials(connection: Connection, study_id: int) -> int:
     """How many trial numbers are given out."""
     return int(execute(connection, "count_trials", study_id=study_id).scalar_one())
@@ -247,6 +252,7 @@ def _finish(
                 raise _lost(lease)
 
 
+@repeatable
 def untold(engine: Engine, study_id: int) -> list[Untold]:
     """Finished trials that Optuna has not heard of, by number."""
     with begin(engine) as connection:
@@ -288,6 +294,7 @@ class PreparationLease:
         return {name: getattr(self, name) for name in ("study_id", "attempt", "worker_id")}
 
 
+@repeatable
 def take_preparation(engine: Engine, study_id: int, worker_id: str, ttl_s: float) -> PreparationLease | None:
     """The lease, if nobody living has it and the work is neither done nor failed."""
     with begin(engine) as connection:
@@ -344,6 +351,7 @@ def give_back_preparation(engine: Engine, lease: PreparationLease) -> None:
         _write_preparation(connection, "give_back_preparation", lease)
 
 
+@repeatable
 def preparation(engine: Engine, study_id: int) -> reads.PreparationRow:
     """How far the preparation is."""
     return reads.preparation(engine, study_id)

@@ -128,6 +128,10 @@ SET state = 'running', attempt = t.attempt + 1, worker_id = :worker_id,
 FROM next WHERE t.id = next.id
 RETURNING t.study_id, t.number, t.optuna_trial_id, t.attempt, t.worker_id, t.config, t.checkpoint, t.latency;
 
+-- name: stop_unmeasured
+UPDATE kdsearch.trial SET state = 'stopped', finished_at = clock_timestamp()
+WHERE study_id = :study_id AND state = 'waiting' AND NOT measured;
+
 -- name: count_trials
 SELECT count(*) FROM kdsearch.trial WHERE study_id = :study_id;
 

@@ -18,8 +18,8 @@ class Checkpoints:
         self.newest = newest
 
     def read(self) -> bytes | None:
-        """The newest training state, as it was put; None if there is none."""
-        if self.newest is None:
+        """The newest training state, as it was put; None if there is none, or no longer."""
+        if self.newest is None or not self._blobs.exists(self.newest):
             return None
         return self._blobs.open(self.newest).read_bytes().partition(b"\n")[2]
 

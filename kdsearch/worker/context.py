@@ -13,6 +13,10 @@ from kdsearch.store.connect import Store
 from kdsearch.store.studies import StudyRecord
 
 
+class Stopped(Exception):  # noqa: N818 - not an error: the worker was asked to let go
+    """The worker was asked to stop; what is finished is stored."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
     """How one worker process uses its machine."""

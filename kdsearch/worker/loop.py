@@ -13,13 +13,20 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal, TypeAlias
 
 import structlog
 import torch
 from sqlalchemy.engine import Connection
 
-from kdsearch.core.errors import KdsearchError, LeaseLostError, StorageError, TooManyFailuresError
+from kdsearch.core.errors import (
+    ArtifactError,
+    KdsearchError,
+    LeaseLostError,
+    StorageError,
+    TooManyFailuresError,
+)
 from kdsearch.core.records import Failure
 from kdsearch.core.studyfile import spec_from_json
 from kdsearch.data.inputs import Inputs
@@ -32,12 +39,12 @@ from kdsearch.store import leases, studies, workers
 from kdsearch.store.connect import Store
 from kdsearch.store.leases import Lease
 from kdsearch.store.optuna_storage import optuna_storage
+from kdsearch.store.studies import BudgetState
 from kdsearch.store.transactions import repeatable
-from kdsearch.worker.context import WorkerContext, WorkerOptions
+from kdsearch.worker.context import Stopped, WorkerContext, WorkerOptions
 from kdsearch.worker.measuring import can_measure
 from kdsearch.worker.prepare import prepare
 from kdsearch.worker.pulse import Pulse
-from kdsearch.worker.teacher import Stopped
 from kdsearch.worker.trial import Material, run_trial
 
 log = structlog.get_logger()
@@ -62,7 +69,8 @@ def work(
             prepared = _prepared(context, pulse)
             return "stopped" if prepared is None else _Worker(context, prepared, pulse).run()
     finally:
-        workers.retire(store.engine, context.worker_id)
+        with suppress(StorageError):  # the outcome, or the error under way, says more
+            workers.retire(store.engine, context.worker_id)
 
 
 def open_context(
@@ -78,9 +86,21 @@ def open_context(
         inputs=Inputs.load(store.blobs, study.dataset_sha256),
         options=options,
         worker_id=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
-        lock=HostLock(options.lock_folder),
+        lock=_host_lock(options, should_stop),
         should_stop=should_stop,
     )
+
+
+def _host_lock(options: WorkerOptions, should_stop: Callable[[], bool]) -> HostLock:
+    def interrupt() -> None:
+        if should_stop():
+            raise Stopped
+
+    def settle() -> None:
+        if options.device.startswith("cuda"):  # steps are queued there: they would run into the measuring
+            torch.cuda.synchronize(options.device)
+
+    return HostLock(options.lock_folder, interrupt=interrupt, settle=settle)
 
 
 def _self_description(context: WorkerContext) -> workers.NewWorker:
@@ -123,12 +143,19 @@ def _prepare_or_wait(context: WorkerContext, pulse: Pulse) -> None:
         with pulse.holding(lambda: leases.renew_preparation(engine, lease, ttl)):
             prepare(context, lease, pulse)
     except Stopped:
-        if not pulse.lost:
+        with suppress(LeaseLostError):
             leases.give_back_preparation(engine, lease)
     except LeaseLostError:
         log.warning("another worker prepares the study now")
+    except ArtifactError:  # not the study's fault: another worker may reach them, or this one later
+        with suppress(LeaseLostError):
+            leases.give_back_preparation(engine, lease)
+        raise
+    except StorageError:  # the lease runs out, and somebody goes on from what is stored
+        raise
     except Exception as error:
-        leases.fail_preparation(engine, lease, f"{type(error).__name__}: {error}")
+        with suppress(LeaseLostError):
+            leases.fail_preparation(engine, lease, f"{type(error).__name__}: {error}")
         raise
 
 
@@ -153,6 +180,7 @@ class _Worker:
             self._tell_what_is_untold()
             claim = self._claim()
             if claim == "done":
+                self._tell_what_is_untold()  # claiming may have given up on the last one
                 return "done"
             if isinstance(claim, Lease):
                 self._run(claim)
@@ -208,31 +236,36 @@ class _Worker:
 
     @repeatable  # a broken turn is rolled back; what was asked for meanwhile is adopted by the next one
     def _claim(self) -> Claim:
-        study_id, options = self.context.study.id, self.context.options
+        study_id = self.context.study.id
         with leases.study_turn(self.engine, study_id) as conn:
             leases.sweep(conn, study_id)
             budget = studies.budget_state(conn, study_id)
-            if budget.num_failed > budget.max_failed:
-                raise TooManyFailuresError(
-                    f"{budget.num_failed} trials of study {self.context.study.name!r} failed, "
-                    f"its budget allows {budget.max_failed}",
-                    hint=f"kdsearch trial list {self.context.study.name} --state failed",
-                )
-            waiting = leases.take_waiting(
-                conn,
-                study_id,
-                self.context.worker_id,
-                options.lease_s,
-                can_measure=self.can_measure,
-            )
-            if waiting is not None:
-                return waiting
-            if budget.num_trials < budget.max_trials and not budget.out_of_time:
-                return self._new_trial(conn)
-            if budget.num_open:
-                return "wait"
-            studies.set_state(conn, study_id, "done")
-            return "done"
+            if budget.num_failed <= budget.max_failed:
+                return self._next(conn, budget)
+        # Out here, so that what was swept stays swept.
+        raise TooManyFailuresError(
+            f"{budget.num_failed} trials of study {self.context.study.name!r} failed, "
+            f"its budget allows {budget.max_failed}",
+            hint=f"kdsearch trial list {self.context.study.name} --state failed",
+        )
+
+    def _next(self, conn: Connection, budget: BudgetState) -> Claim:
+        """What waits, else a new trial within the budget, else the end."""
+        study_id, me = self.context.study.id, self.context.worker_id
+        waiting = leases.take_waiting(
+            conn, study_id, me, self.context.options.lease_s, can_measure=self.can_measure
+        )
+        if waiting is not None:
+            return waiting
+        if budget.num_trials < budget.max_trials and not budget.out_of_time:
+            return self._new_trial(conn)
+        left = budget.num_open
+        if budget.out_of_time:  # a measuring machine may never come, and no hour is left to wait for one
+            left -= leases.stop_unmeasured(conn, study_id)
+        if left:
+            return "wait"
+        studies.set_state(conn, study_id, "done")
+        return "done"
 
     def _new_trial(self, conn: Connection) -> Claim:
         """Adopt a trial that somebody asked for and never leased, else ask."""

@@ -60,4 +60,5 @@ def measure(
     )
     if not figure.noisy:
         cache.add(context.store.engine, KIND, key, key, figure.to_json())
+        return cached_figure(context, key) or figure  # whoever was first: equal architectures, equal figures
     return figure

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +31,9 @@ from kdsearch.store.leases import PreparationLease
 from kdsearch.teachers import signals, source
 from kdsearch.teachers.source import TeacherModule
 from kdsearch.worker import measuring
-from kdsearch.worker.context import WorkerContext
+from kdsearch.worker.context import Stopped, WorkerContext
 from kdsearch.worker.pulse import Pulse
-from kdsearch.worker.teacher import Stopped, TeacherTrees, prepare_teacher, source_folder
+from kdsearch.worker.teacher import TeacherTrees, prepare_teacher, source_folder
 
 SIGNALS = "signals"
 ROWS_PER_SHARD = 2048
@@ -70,7 +71,7 @@ class _Preparation:
         dataset = load_saved(context.store.blobs, context.inputs.dataset)
         origin = source_folder(context, dataset, self.folder / "source")
         pools = self._tokenise(dataset, origin)
-        with context.lock.training() as breathe:
+        with self._training() as breathe:
             trees = prepare_teacher(
                 context,
                 dataset,
@@ -97,10 +98,26 @@ class _Preparation:
         if self._should_stop():
             raise Stopped
 
+    @contextmanager
+    def _training(self) -> Iterator[Callable[[], None]]:
+        """Under the host lock; what this yields lets go, too, where nothing else asks for long."""
+        with self.context.lock.training() as let_measure:
+
+            def breathe() -> None:
+                if self._should_stop():
+                    raise Stopped
+                let_measure()
+
+            yield breathe
+
     def _tokenise(self, dataset: Dataset, folder: Path) -> dict[str, TokenPool]:
         tokenizer = source.load_tokenizer(folder)
         length = self.context.spec.teacher.max_length
-        return {name: tokens.tokenise(pool, tokenizer, length) for name, pool in dataset.pools.items()}
+        pools = {}
+        for name, pool in dataset.pools.items():
+            self._say(f"tokenising {name}: {len(pool.texts)} texts")
+            pools[name] = tokens.tokenise(pool, tokenizer, length)
+        return pools
 
     # ------------------------------------------------------------ signals
 
@@ -114,7 +131,7 @@ class _Preparation:
             self.context.spec.teacher.max_length,
         )
         wanted = {name: pool for name, pool in pools.items() if name != "test"}
-        with self.context.lock.training() as breathe:
+        with self._training() as breathe:
             found = {n: self._pool_signals(module, pool, key, breathe) for n, pool in wanted.items()}
         for name, pool in wanted.items():
             expected = accuracy if name == "validation" else None
@@ -139,6 +156,7 @@ class _Preparation:
         shards = [
             signals.Shard.load(store.blobs.open(entry.sha256))
             for entry in cache.find(store.engine, SIGNALS, key)
+            if store.blobs.exists(entry.sha256)  # it may be in another study's artifact store alone
         ]
         logits, missing = signals.lookup(shards, pool)
         for start in range(0, len(missing), ROWS_PER_SHARD):

@@ -64,6 +64,8 @@ class Pulse:
                 self._beat()
             except StorageError as error:
                 log.warning("database away, trying again", error=error.what)
+            except Exception:  # without this thread the lease would run out under a healthy worker
+                log.exception("a beat failed, trying again")
 
     def _beat(self) -> None:
         engine, study_id = self._context.store.engine, self._context.study.id

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from kdsearch.core.blobs import get_tree, put_tree
+from kdsearch.core.blobs import get_tree, has_tree, put_tree
 from kdsearch.core.canonical import canonical_json, sha256_of
 from kdsearch.core.records import EpochReport
 from kdsearch.core.spec import FinetuneSpec
@@ -28,14 +28,10 @@ from kdsearch.distill.stage import Seen, Stage, Term
 from kdsearch.store import cache
 from kdsearch.teachers import build, source
 from kdsearch.worker.checkpoints import Checkpoints
-from kdsearch.worker.context import WorkerContext
+from kdsearch.worker.context import Stopped, WorkerContext
 
 KIND = "teacher"
 Pools = dict[str, TokenPool]
-
-
-class Stopped(Exception):  # noqa: N818 - not an error: the worker was asked to let go
-    """The worker was asked to stop; what is finished is stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,15 +103,24 @@ def prepare_teacher(
     if context.inputs.teacher is not None and context.inputs.teacher_classifies:
         return TeacherTrees(final=context.inputs.teacher, anchors=(), accuracy=None)
     key = recipe_key(context, dataset)
-    found = cache.find(context.store.engine, KIND, key)
-    if found:
-        meta = found[0].meta
-        return TeacherTrees(final=found[0].sha256, anchors=tuple(meta["anchors"]), accuracy=meta["accuracy"])
+    found = _cached(context, key)
+    if found is not None:
+        return found
     tuning = _Tuning(context, dataset, pools, folder, keep)
     trees = tuning.run(unfinished, breathe=breathe, should_stop=should_stop)
     meta = {"anchors": list(trees.anchors), "accuracy": trees.accuracy}
     cache.add(context.store.engine, KIND, key, trees.final, meta)
+    tuning.checkpoints.drop()  # only now: whoever takes over from a death before this needs it
     return trees
+
+
+def _cached(context: WorkerContext, key: str) -> TeacherTrees | None:
+    """A teacher of the same recipe, if this study's artifact store holds all of it."""
+    for entry in cache.find(context.store.engine, KIND, key):
+        anchors = tuple(entry.meta["anchors"])
+        if all(has_tree(context.store.blobs, tree) for tree in (entry.sha256, *anchors)):
+            return TeacherTrees(final=entry.sha256, anchors=anchors, accuracy=entry.meta["accuracy"])
+    return None
 
 
 class _Tuning:
@@ -188,11 +193,15 @@ class _Tuning:
         )
 
     def _resume(self, unfinished: str | None) -> bytes | None:
-        if unfinished is None:
+        blobs = self.context.store.blobs
+        if unfinished is None or not blobs.exists(unfinished):
             return None
-        state = Unfinished(**json.loads(self.context.store.blobs.open(unfinished).read_text()))
-        self.anchors, self.checkpoints.newest = list(state.anchors), state.checkpoint
-        return self.checkpoints.read()
+        state = Unfinished(**json.loads(blobs.open(unfinished).read_text()))
+        self.checkpoints.newest = state.checkpoint
+        found = self.checkpoints.read()
+        if found is not None:
+            self.anchors = list(state.anchors)
+        return found
 
     def _finished_anchor(self, report: EpochReport, checkpoint: bytes) -> None:
         self.anchors.append(self._store_module())
@@ -212,6 +221,5 @@ class _Tuning:
     def _store_best(self, report: FitReport) -> TeacherTrees:
         self.module.load_state_dict(report.best_state)
         final = self._store_module()
-        self.checkpoints.drop()
         assert report.best_scores is not None, "a fine-tuning that was not stopped has scored an anchor"
         return TeacherTrees(final=final, anchors=tuple(self.anchors), accuracy=report.best_scores.accuracy)

@@ -29,7 +29,7 @@ from kdsearch.students.building import architecture_key, build_student, save_stu
 from kdsearch.teachers import source
 from kdsearch.worker import measuring
 from kdsearch.worker.checkpoints import Checkpoints
-from kdsearch.worker.context import WorkerContext
+from kdsearch.worker.context import Stopped, WorkerContext
 from kdsearch.worker.prepare import TRAINING_POOLS, array_bytes
 from kdsearch.worker.pulse import Pulse
 
@@ -131,31 +131,40 @@ def constraints(context: WorkerContext, latency: Latency) -> dict[str, float]:
 
 
 def run_trial(material: Material, lease: Lease, pulse: Pulse) -> None:
-    """Bring one leased trial to its end, or give it back when the worker is to stop.
+    """Bring one leased trial to its end, or give it back: to the next worker, or to one that may measure.
 
     Raises LeaseLostError when another worker has it now.
     """
+    try:
+        ended = _measure_and_train(material, lease, pulse)
+    except Stopped:
+        ended = False
+    if not ended:
+        leases.give_back(material.context.store.engine, lease)
+
+
+def _measure_and_train(material: Material, lease: Lease, pulse: Pulse) -> bool:
+    """Whether the trial has come to its end."""
     context = material.context
     engine = context.store.engine
     latency = lease.latency
     if latency is None:
         latency = material.latency(lease.config)
         if latency is None:  # it waits for a worker on the study's profile
-            leases.give_back(engine, lease)
-            return
+            return False
         leases.record_latency(engine, lease, latency)
     limits = constraints(context, latency)
     if any(excess > 0 for excess in limits.values()):
         leases.finish_rejected(engine, lease, limits)
-        return
+        return True
     owner = f"study {context.study.id} trial {lease.number}"
     checkpoints = Checkpoints(context.store.blobs, owner, lease.checkpoint)
     student, report = _train(material, lease, pulse, checkpoints)
     if report.stopped:
-        leases.give_back(engine, lease)
-        return
+        return False
     leases.finish_complete(engine, lease, _store_result(material, student, report), limits)
     checkpoints.drop()
+    return True
 
 
 def _train(

@@ -169,3 +169,38 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytes
     (tmp_path / f"kdsearch-locks-{os.getuid()}").symlink_to(tmp_path / "other")
     with pytest.raises(UsageError, match="somebody else"):
         lock_folder({})
+
+
+class AskedToStopError(Exception):
+    """What the one who waits is told."""
+
+
+def stop() -> None:
+    raise AskedToStopError
+
+
+def test_whoever_waits_can_be_called_away(tmp_path: Path) -> None:
+    waiting = HostLock(tmp_path, interrupt=stop)
+    with HostLock(tmp_path).measuring(1) as alone:
+        assert alone
+        with pytest.raises(AskedToStopError), waiting.training():
+            pass
+        with pytest.raises(AskedToStopError), waiting.measuring(60):
+            pass
+    with HostLock(tmp_path).measuring(0) as alone:
+        assert alone, "whoever was called away holds nothing"
+
+
+def test_training_settles_before_it_lets_a_measurer_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hostlock, "CHUNK_S", 0.0)
+    alone_meanwhile: list[bool] = []
+
+    def settle() -> None:
+        with HostLock(tmp_path).measuring(0) as alone:
+            alone_meanwhile.append(alone)
+
+    with HostLock(tmp_path, settle=settle).training() as breathe:
+        breathe()
+    assert alone_meanwhile == [False, False], "once at the breath, once at the end"

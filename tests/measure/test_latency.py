@@ -154,3 +154,17 @@ def test_profile_of_a_gpu_needs_no_gpu_to_be_named() -> None:
     profile = hardware_profile(LatencySpec(device="cuda", runtime="torch"))
     named = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
     assert profile.device_model == named
+
+
+def test_measuring_can_be_interrupted_between_two_queries(recording: Recording, tmp_path: Path) -> None:
+    class AskedToStopError(Exception):
+        pass
+
+    def stop_after_five() -> None:
+        if len(recording.shapes) == 5:
+            raise AskedToStopError
+
+    lock = HostLock(tmp_path, interrupt=stop_after_five)
+    with pytest.raises(AskedToStopError):
+        measure_latency(nn.Identity(), TEXTS, encode, SPEC, lock)
+    assert len(recording.shapes) == 5

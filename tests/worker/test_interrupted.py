@@ -80,7 +80,7 @@ def test_fine_tuning_goes_on_from_the_last_anchor(
 
     monkeypatch.setattr(teacher_module, "fit", watched)
     record = create_or_resume(store, write_study("pieces", trials=1), on_progress=lambda _: None)
-    stop_and_go_on(store, record.name, options, every=8)
+    stop_and_go_on(store, record.name, options, every=20)
     assert resumed_from[0] is False
     assert resumed_from[-1] is True, "the interruption must have struck after an anchor"
     prepared = [

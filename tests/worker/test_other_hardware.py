@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import text
 
 from kdsearch.core.records import HardwareProfile
 from kdsearch.core.spec import LatencySpec
 from kdsearch.core.studyfile import StudyFile
 from kdsearch.measure.profile import hardware_profile
-from kdsearch.store import reads
+from kdsearch.store import leases, reads
 from kdsearch.store.connect import Store
 from kdsearch.worker import measuring
 from kdsearch.worker.context import WorkerOptions
@@ -70,3 +71,20 @@ def test_what_was_measured_is_trained_anywhere(
     assert [t.state for t in rows] == ["complete"] * 4
     here = hardware_profile(LatencySpec(warmup=2, min_queries=10, min_seconds=0))
     assert {t.latency.profile for t in rows if t.latency} == {here}
+
+
+def test_when_the_hours_are_spent_nobody_waits_for_the_studys_profile(
+    store: Store, write_study: Write, options: WorkerOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_study(trials=3, replace=("failed: 3}", "failed: 3, hours: 1}"))
+    study_id = prepare_only(store, file, options)
+    elsewhere(monkeypatch)
+    asked = iter([False] * 6)
+    assert work(store, "tiny", options=options, should_stop=lambda: next(asked, True)) == "stopped"
+    with store.engine.begin() as conn:
+        conn.execute(text("UPDATE kdsearch.study SET active_seconds = 3600"))
+    asked = iter([False] * 12)
+    assert work(store, "tiny", options=options, should_stop=lambda: next(asked, True)) == "done"
+    (row,) = reads.trials(store.engine, study_id)
+    assert row.state == "stopped"
+    assert leases.untold(store.engine, study_id) == []
