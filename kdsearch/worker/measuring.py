@@ -9,6 +9,7 @@ from torch import nn
 
 from kdsearch.core.canonical import sha256_of
 from kdsearch.core.records import HardwareProfile, Latency
+from kdsearch.core.spec import LatencySpec
 from kdsearch.data.prepared import Prepared
 from kdsearch.measure.latency import measure_latency
 from kdsearch.measure.profile import hardware_profile
@@ -20,9 +21,19 @@ KIND = "latency"
 NUM_TEXTS = 1000
 
 
-def figure_key(architecture: str, profile: HardwareProfile, texts: Sequence[str], max_length: int) -> str:
-    """A figure belongs to an architecture, a hardware profile, and the texts it was taken on."""
-    return sha256_of([architecture, profile.key, list(texts[:NUM_TEXTS]), max_length])
+def figure_key(
+    architecture: str,
+    profile: HardwareProfile,
+    texts: Sequence[str],
+    *,
+    max_length: int,
+    tokenizer: str,
+    protocol: LatencySpec,
+) -> str:
+    """A figure belongs to an architecture, a hardware profile, the queries and how many were timed."""
+    queries = [list(texts[:NUM_TEXTS]), tokenizer, max_length]
+    effort = [protocol.warmup, protocol.min_queries, protocol.min_seconds]
+    return sha256_of([architecture, profile.key, queries, effort])
 
 
 def encoder(tokenizer: object, max_length: int) -> Encode:

@@ -133,16 +133,16 @@ class _Preparation:
         wanted = {name: pool for name, pool in pools.items() if name != "test"}
         with self._training() as breathe:
             found = {n: self._pool_signals(module, pool, key, breathe) for n, pool in wanted.items()}
-        for name, pool in wanted.items():
-            expected = accuracy if name == "validation" else None
-            signals.audit(
-                module,
-                pool,
-                found[name],
-                pad_id=module.pad_id,
-                device=self._device,
-                expected_accuracy=expected,
-            )
+            for name, pool in wanted.items():
+                signals.audit(
+                    module,
+                    pool,
+                    found[name],
+                    pad_id=module.pad_id,
+                    device=self._device,
+                    breathe=breathe,
+                    expected_accuracy=accuracy if name == "validation" else None,
+                )
         return found
 
     @property
@@ -200,10 +200,16 @@ class _Preparation:
         )
 
     def _latency(self, module: TeacherModule, folder: Path, dataset: Dataset) -> Latency:
-        length = self.context.spec.teacher.max_length
+        length, protocol = self.context.spec.teacher.max_length, self.context.spec.latency
         texts = dataset.pools["validation"].texts
-        architecture = f"teacher:{source.fingerprint(folder)}"
-        key = measuring.figure_key(architecture, hardware_profile(self.context.spec.latency), texts, length)
+        key = measuring.figure_key(
+            f"teacher:{source.fingerprint(folder)}",
+            hardware_profile(protocol),
+            texts,
+            max_length=length,
+            tokenizer=source.tokenizer_fingerprint(folder),
+            protocol=protocol,
+        )
         encode = measuring.encoder(source.load_tokenizer(folder), length)
         return measuring.measure(self.context, module.cpu(), key=key, texts=texts, encode=encode)
 

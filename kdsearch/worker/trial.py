@@ -100,8 +100,14 @@ class Material:
 
     def figure_key(self, architecture: str) -> str:
         """Where the latency of an architecture is cached."""
-        length = self.prepared.max_length
-        return measuring.figure_key(architecture, self.prepared.profile, self.texts, length)
+        return measuring.figure_key(
+            architecture,
+            self.prepared.profile,
+            self.texts,
+            max_length=self.prepared.max_length,
+            tokenizer=self.prepared.tokenizer,
+            protocol=self.context.spec.latency,
+        )
 
     def latency(self, config: TrialConfig) -> Latency | None:
         """Of the untrained student: weights do not change it.
