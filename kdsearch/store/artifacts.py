@@ -35,6 +35,11 @@ def normal_url(url: str) -> str:
     return url if "://" in url else Path(url).expanduser().absolute().as_uri()
 
 
+def is_gone(url: str) -> bool:
+    """Whether a URL is that of a local folder which is not there."""
+    return url.startswith("file://") and not Path(unquote(urlsplit(url).path)).is_dir()
+
+
 def _digest(source: BinaryIO, sink: BinaryIO | None = None) -> tuple[str, int]:
     """SHA-256 and length of a stream, copied into `sink` on the way."""
     digest, length = hashlib.sha256(), 0

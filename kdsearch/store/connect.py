@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from kdsearch.core.errors import StorageError
 from kdsearch.store import embedded, migrate
-from kdsearch.store.artifacts import ArtifactStore
+from kdsearch.store.artifacts import ArtifactStore, is_gone, normal_url
 
 DRIVER = "postgresql+psycopg2"
 _SESSION = (
@@ -42,6 +42,8 @@ class Store:
     def of_study(self, artifacts_url: str) -> Store:
         """This store with the artifacts where a study keeps them, unless they were named."""
         if self.artifacts_settled or artifacts_url == self.artifacts_url:
+            return self
+        if self.embedded and is_gone(artifacts_url):  # the state folder was moved, its artifacts with it
             return self
         blobs = ArtifactStore(artifacts_url, self.home / "cache" / "artifacts", self.engine)
         return replace(self, artifacts_url=artifacts_url, blobs=blobs)
@@ -116,7 +118,7 @@ def open_store(
                 migrate.upgrade(engine)
         elif check_schema:
             migrate.require_current(engine)
-        where_artifacts = artifacts or (home / "artifacts").as_uri()
+        where_artifacts = normal_url(artifacts or str(home / "artifacts"))
         yield Store(
             url=url,
             engine=engine,
@@ -125,5 +127,5 @@ def open_store(
             home=home,
             embedded=is_embedded,
             closing=closing,
-            artifacts_settled=artifacts is not None or is_embedded,
+            artifacts_settled=artifacts is not None,
         )

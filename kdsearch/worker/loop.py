@@ -26,6 +26,7 @@ from kdsearch.core.errors import (
     LeaseLostError,
     StorageError,
     TooManyFailuresError,
+    UsageError,
 )
 from kdsearch.core.records import Failure
 from kdsearch.core.studyfile import spec_from_json
@@ -135,6 +136,12 @@ def _prepared(context: WorkerContext, pulse: Pulse) -> Prepared | None:
 
 def _prepare_or_wait(context: WorkerContext, pulse: Pulse) -> None:
     engine, ttl = context.store.engine, context.options.lease_s
+    if context.spec.latency.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            f"study {context.study.name!r} measures latency on a GPU and is not prepared yet: "
+            "torch sees no GPU here",
+            hint="start a worker on a machine that has one, or `latency: {device: cpu}` in the study file",
+        )
     lease = leases.take_preparation(engine, context.study.id, context.worker_id, ttl)
     if lease is None:
         time.sleep(context.options.poll_s)
@@ -195,12 +202,12 @@ class _Worker:
                 run_trial(self.material, lease, self.pulse)
         except LeaseLostError:
             log.warning("another worker has this trial now", trial=lease.number)
-        except (
-            StorageError
-        ):  # not the trial's fault: its lease runs out and somebody goes on from its checkpoint
+        except StorageError:  # not the trial's fault: somebody goes on when its lease has run out
             raise
-        except Exception as error:  # noqa: BLE001 - the trial boundary: whatever it was is the trial's failure
+        except Exception as error:  # the trial boundary: whatever it was is the trial's failure
             self._record_failure(lease, error)
+            if isinstance(error, torch.AcceleratorError):  # the device is lost to this process
+                raise
 
     def _record_failure(self, lease: Lease, error: Exception) -> None:
         kind: Literal["out_of_memory", "exception"] = (

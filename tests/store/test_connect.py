@@ -129,6 +129,25 @@ def test_without_a_url_the_embedded_one_is_said(home: Path, capsys: pytest.Captu
     assert not embedded.status(home).running
 
 
+def test_a_study_of_the_embedded_server_may_have_its_artifacts_elsewhere(home: Path, tmp_path: Path) -> None:
+    recorded = tmp_path / "big disk"
+    with open_store(None, str(recorded), home=home) as store:
+        sha256 = store.blobs.put(b"weights")
+    with open_store(None, None, home=home) as store:
+        assert store.of_study(recorded.as_uri()).blobs.open(sha256).read_bytes() == b"weights"
+        moved = (tmp_path / "where the state folder was" / "artifacts").as_uri()
+        assert store.of_study(moved).artifacts_url == store.artifacts_url
+
+
+def test_a_folder_named_from_here_is_found_from_anywhere(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a study records as its artifacts' place."""
+    monkeypatch.chdir(tmp_path)
+    with open_store(database, "kept", home=tmp_path / "home") as store:
+        assert store.artifacts_url == (tmp_path / "kept").as_uri()
+
+
 def test_a_child_with_the_embedded_url_keeps_the_server_alive(home: Path) -> None:
     child = """
 import sys

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+import torch
 from sqlalchemy import text
 
+from kdsearch.core.errors import UsageError
 from kdsearch.core.records import HardwareProfile
 from kdsearch.core.spec import LatencySpec
 from kdsearch.core.studyfile import StudyFile
@@ -15,6 +17,7 @@ from kdsearch.measure.profile import hardware_profile
 from kdsearch.store import leases, reads
 from kdsearch.store.connect import Store
 from kdsearch.worker import measuring
+from kdsearch.worker import trial as trial_module
 from kdsearch.worker.context import WorkerOptions
 from kdsearch.worker.create import create_or_resume
 from kdsearch.worker.loop import work
@@ -88,3 +91,33 @@ def test_when_the_hours_are_spent_nobody_waits_for_the_studys_profile(
     (row,) = reads.trials(store.engine, study_id)
     assert row.state == "stopped"
     assert leases.untold(store.engine, study_id) == []
+
+
+def test_a_study_that_measures_on_a_gpu_is_not_prepared_without_one(
+    store: Store, write_study: Write, options: WorkerOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    file = write_study(replace=("latency: {", "latency: {device: cuda, runtime: torch, "))
+    record = create_or_resume(store, file, on_progress=lambda _: None)
+    with pytest.raises(UsageError, match="no GPU"):
+        work(store, "tiny", options=options, should_stop=lambda: False)
+    assert reads.preparation(store.engine, record.id).state == "waiting"
+    assert reads.study(store.engine, "tiny").state == "open"
+
+
+def test_a_broken_device_costs_one_trial_and_the_worker(
+    store: Store, write_study: Write, finish: Finish, options: WorkerOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After such an error every step on the device fails: the worker would burn up the budget."""
+    file = write_study(trials=3, failed=1)
+    study_id = prepare_only(store, file, options)
+
+    def broken(*args: object, **kwargs: object) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial_module, "fit", broken)
+        with pytest.raises(torch.AcceleratorError):
+            work(store, "tiny", options=options, should_stop=lambda: False)
+    assert [t.state for t in reads.trials(store.engine, study_id)] == ["failed"]
+    assert finish(file) == "done"
