@@ -26,12 +26,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """A shell starts background jobs with SIGINT ignored, and children inherit that: tests send it."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 @pytest.fixture(autouse=True)
 def one_torch_thread() -> None:
     """Where a test has loaded torch, one thread: the machine is shared."""
@@ -65,6 +59,9 @@ def _fail_if_skipped_in_ci(report: Any) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts background jobs with SIGINT ignored, and children inherit that: tests send it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "root_only: what only root meets; not collected for others")
 
 
