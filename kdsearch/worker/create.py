@@ -145,19 +145,20 @@ def _read(file: StudyFile, teacher: _Teacher, on_progress: Progress) -> Dataset:
     dataset = load_dataset(file.spec.data, base=file.base, teacher_labels=teacher.labels)
     for warning in dataset.warnings:
         on_progress(f"warning: {warning}")
-    _check_objective(file, dataset.labels)
+    _check_objective(file, dataset)
     return dataset
 
 
-def _check_objective(file: StudyFile, labels: tuple[str, ...]) -> None:
-    quality = file.spec.objectives.quality
+def _check_objective(file: StudyFile, dataset: Dataset) -> None:
+    quality, found = file.spec.objectives.quality, set(dataset.pools["validation"].labels_N.tolist())
     _, colon, label = quality.partition(":")
-    if colon and label not in labels:
-        raise file.mistake(
-            ("objectives", "quality"),
-            f"{quality!r} names a label that the data does not have",
-            "one of " + ", ".join(labels),
-        )
+    present = [name for i, name in enumerate(dataset.labels) if i in found]
+    if not colon or label in present:
+        return
+    message = f"{quality!r} names a label that the data does not have"
+    if label in dataset.labels:
+        message = f"{quality!r} is 0 for every student: no validation row has the label"
+    raise file.mistake(("objectives", "quality"), message, "one of " + ", ".join(present))
 
 
 def _fingerprint(dataset: Dataset, teacher: _Teacher) -> str:

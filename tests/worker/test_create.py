@@ -103,6 +103,29 @@ def test_an_objective_must_name_a_label_of_the_data(store: Store, write_study: W
     assert "ham" in problem.message
 
 
+@pytest.mark.parametrize("quality", ["f1:odd", "recall@precision=0.9:odd"])
+def test_an_objective_that_no_validation_row_can_raise_is_refused(
+    store: Store, write_study: Write, tmp_path: Path, quality: str
+) -> None:
+    for name, labels in {"train": ("ham", "spam", "odd"), "validation": ("ham", "spam")}.items():
+        rows = "".join(f"{name} text {i},{labels[i % len(labels)]}\n" for i in range(30))
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + rows)
+    text = write_study(
+        replace=("latency: {warmup", f'objectives: {{quality: "{quality}"}}\nlatency: {{warmup')
+    )
+    path = tmp_path / "absent.yaml"
+    path.write_text(
+        text.text.replace("synthetic://spam_opinions?rows=160&seed=1", "train.csv")
+        .replace("synthetic://spam_opinions?rows=80&seed=2", "validation.csv")
+        .replace("  test: synthetic://spam_opinions?rows=80&seed=3\n", "")
+    )
+    with pytest.raises(StudyFileError) as caught:
+        create(store, check.load(path, {}), on_progress=quiet)
+    (problem,) = caught.value.problems
+    assert "no validation row" in problem.message
+    assert problem.expected == "one of ham, spam"
+
+
 def test_a_built_teacher_must_be_fine_tuned(store: Store, write_study: Write) -> None:
     line = "  finetune: {epochs: 1, learning_rate: 1e-3, batch_size: 32, anchors: 2}\n"
     with pytest.raises(StudyFileError) as caught:
