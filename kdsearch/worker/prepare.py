@@ -78,7 +78,7 @@ class _Preparation:
                 pools,
                 origin,
                 unfinished=self.lease.checkpoint,
-                keep=self._say,
+                keep=self._keep,
                 breathe=breathe,
                 should_stop=self._should_stop,
             )
@@ -93,10 +93,14 @@ class _Preparation:
     def _should_stop(self) -> bool:
         return self.context.should_stop() or self.pulse.lost
 
-    def _say(self, text: str, checkpoint: str | None = None) -> None:
-        leases.preparation_progress(self.context.store.engine, self.lease, text, checkpoint)
+    def _say(self, text: str) -> None:
+        leases.preparation_progress(self.context.store.engine, self.lease, text)
         if self._should_stop():
             raise Stopped
+
+    def _keep(self, text: str, checkpoint: str) -> None:
+        """Never lets go in the middle: what the checkpoint replaces is still to be removed."""
+        leases.preparation_progress(self.context.store.engine, self.lease, text, checkpoint)
 
     @contextmanager
     def _training(self) -> Iterator[Callable[[], None]]:

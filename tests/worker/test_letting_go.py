@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -172,3 +173,27 @@ def test_the_last_trial_given_up_is_told(
         conn.execute(text(dead))
     assert work(store, "tiny", options=options, should_stop=lambda: False) == "done"
     assert leases.untold(store.engine, study_id) == []
+
+
+def test_stopping_at_an_anchor_leaves_one_checkpoint(
+    store: Store, write_study: Write, options: WorkerOptions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started(store, write_study(trials=1))
+    stop, kept = Flag(), []
+    original = leases.preparation_progress
+
+    def stop_at_the_second_anchor(*args: Any) -> None:
+        original(*args)
+        kept.extend(checkpoint for checkpoint in args[3:] if checkpoint)
+        stop.up = len(kept) == 2
+
+    def checkpoints() -> list[Path]:
+        files = (path for path in (tmp_path / "artifacts").rglob("*") if path.is_file())
+        return [path for path in files if path.read_bytes().startswith(b"kdsearch checkpoint of")]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module.leases, "preparation_progress", stop_at_the_second_anchor)
+        assert work(store, "tiny", options=options, should_stop=stop) == "stopped"
+    assert len(checkpoints()) <= 1
+    assert work(store, "tiny", options=options, should_stop=lambda: False) == "done"
+    assert checkpoints() == []
