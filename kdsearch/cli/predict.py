@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -12,7 +13,7 @@ import typer
 
 from kdsearch.cli import output
 from kdsearch.cli.options import Options
-from kdsearch.core.errors import NotFoundError, UsageError
+from kdsearch.core.errors import DataError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from kdsearch.export.predict import Prediction, Predictor
@@ -51,8 +52,9 @@ def predict(
     if texts and file is not None:
         raise UsageError("texts and --file exclude each other", hint="leave one of them out")
     from kdsearch.export.predict import Predictor
+    from kdsearch.export.tables import whole
 
-    rows = _rows(texts, file, column)
+    rows = whole(_rows(texts, file, column))
     predictor = Predictor.open(folder, threads=threads)
     _answer(options, predictor, rows, to, as_table=file is not None)
 
@@ -86,7 +88,17 @@ def _rows(texts: list[str] | None, file: Path | None, column: str) -> Iterable[R
         raise UsageError(
             "nothing to classify", hint='kdsearch predict DIR "a text", or --file in.csv, or a pipe'
         )
-    return lines(sys.stdin)
+    # whatever the locale says, as a file is read; a text that is not UTF-8 is an error, not a guess
+    return _utf8(lines(io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8")))
+
+
+def _utf8(rows: Iterable[Row]) -> Iterator[Row]:
+    try:
+        yield from rows
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"standard input is not UTF-8 text: {error.reason}", hint="e.g. `iconv -f LATIN1 -t UTF-8`"
+        ) from error
 
 
 def _answers(predictor: Predictor, rows: Iterable[Row]) -> Answers:

@@ -55,7 +55,8 @@ def require(columns: Columns, present: Sequence[str], source: str, line: int | N
     for name in filter(None, columns):
         if name not in present:
             near = did_you_mean(name, present)
-            hint = f"{near} Name the columns with `text:` and `label:` under `data:`".strip()
+            named = "Name the columns with `text:` and `label:` under `data:`; all pools have the same names"
+            hint = f"{near} {named}".strip()
             raise DataError(
                 f"no column {name!r}; the columns are {listed(map(repr, present))}", hint=hint, where=where
             )
@@ -72,7 +73,7 @@ def listed(names: Iterable[str]) -> str:
 
 def _text(cell: Cell, source: str) -> str:
     if isinstance(cell.text, str):
-        return _clean(cell.text)
+        return clean(cell.text)
     if cell.text is None or _is_nan(cell.text):
         return ""
     kind = type(cell.text).__name__
@@ -89,7 +90,7 @@ def _label(cell: Cell, source: str) -> str | None:
     if value is None or _is_nan(value):
         return None
     if isinstance(value, str):
-        return _clean(value).strip() or None
+        return clean(value).strip() or None
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
@@ -107,7 +108,7 @@ def _is_nan(value: object) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Half of a surrogate pair (a cut ``\\ud83d`` in JSON) is no text: it cannot be written as UTF-8."""
     if LONE_SURROGATE.search(text) is None:
         return text

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kdsearch.core.errors import DataError, UsageError, Where
+from kdsearch.data.rows import clean
 
 LONGEST_FIELD = min(sys.maxsize, 2**31 - 1)
 
@@ -42,6 +43,15 @@ def lines(file: Iterable[str]) -> Iterator[Row]:
     for line in file:
         text = line.rstrip("\r\n")
         yield Row(text, {"text": text})
+
+
+def whole(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows without halves of characters, which no tokenizer reads and no file takes."""
+    for row in rows:
+        fields = {
+            name: clean(value) if isinstance(value, str) else value for name, value in row.fields.items()
+        }
+        yield Row(clean(row.text), fields)
 
 
 def _suffix(path: Path, known: Iterable[str]) -> str:

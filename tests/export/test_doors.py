@@ -112,6 +112,28 @@ def test_predict_texts_and_stdin(folder: Path) -> None:
     assert piped.stdout.splitlines()[::2] == [found.label for found in expected[:2]]
 
 
+def test_predict_takes_utf8_alone(folder: Path) -> None:
+    command = [sys.executable, "-m", "kdsearch", "predict", str(folder)]
+    latin = subprocess.run(command, input="café".encode("latin-1"), capture_output=True)
+    assert latin.returncode == 2
+    assert b"not UTF-8" in latin.stderr and b"iconv" in latin.stderr
+    # a locale that is not UTF-8 changes nothing about files and pipes
+    told = subprocess.run(
+        command, input="café".encode(), capture_output=True, env={**os.environ, "LC_ALL": "C"}
+    )
+    assert told.returncode == 0
+    assert told.stdout.decode().endswith("\tcafé\n")
+
+
+def test_half_a_character_is_no_reason_to_fail(folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "cut.jsonl"
+    source.write_text('{"text": "free \\ud83d", "id": "\\ud83d"}\n')
+    ran = kdsearch("predict", folder, "--file", source, "--to", tmp_path / "out.jsonl")
+    assert ran.returncode == 0, ran.stderr
+    (line,) = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["text"] == "free \ufffd"
+
+
 def test_predict_json(folder: Path) -> None:
     ran = kdsearch("predict", folder, "free prize call", "--json")
     answer = json.loads(ran.stdout)
