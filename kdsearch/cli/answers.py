@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
     from kdsearch.core.records import HardwareProfile
     from kdsearch.store.reads import StudyRow, TrialRow
+
+ROOMY = 120
+"""Columns of a terminal that tables with parameters need."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Front:
         members = self.members
         rows = sorted(deployable(self.rows), key=_by_latency) if everything else members
         yield self._heading(len(members))
-        yield trials_table(self.study, rows, front={row.number for row in members} if everything else None)
+        yield from trials(self.study, rows, front={row.number for row in members} if everything else None)
 
     def _heading(self, num_members: int) -> str:
         from rich.markup import escape
@@ -83,6 +87,41 @@ def teacher_data(study: StudyRow) -> dict[str, Any] | None:
     if teacher is None:
         return None
     return {"quality": teacher.quality, "latency_ms": teacher_ms(study), "size_mb": teacher.size_mb}
+
+
+def teacher_text(study: StudyRow) -> str:
+    """The teacher's figures in a line."""
+    if study.teacher is None:
+        return "not scored yet"
+    figures = [f"{study.quality_name} {study.teacher.quality:.4f}"]
+    if (latency_ms := teacher_ms(study)) is not None:
+        figures.append(f"{study.latency_name.removesuffix('_ms')} {latency_ms:.3f} ms")
+    if study.teacher.size_mb is not None:
+        figures.append(f"{study.teacher.size_mb:.2f} MB")
+    return ", ".join(figures)
+
+
+def weak_teacher(study: StudyRow) -> str:
+    """Classes that the teacher never finds, and what may help; empty where there is none."""
+    recall = {} if study.teacher is None else study.teacher.scores.recall
+    missed = [repr(label) for label, share in recall.items() if not share]
+    if not missed:
+        return ""
+    tuned = (study.spec.get("teacher") or {}).get("finetune") is not None
+    cure = "more `epochs`, or another `learning_rate`, under `finetune`" if tuned else "is `label_map` right"
+    return f"warning: the teacher finds no validation text of {', '.join(missed)}; {cure}?"
+
+
+def roomy() -> bool:
+    """Whether parameters fit beside the figures: on a pipe, or on a wide terminal."""
+    from rich.console import Console
+
+    return not sys.stdout.isatty() or Console().width >= ROOMY
+
+
+def params_elsewhere(name: str) -> str:
+    """What stands below a table that has no room for parameters."""
+    return f"parameters: on a terminal of {ROOMY} columns, or kdsearch trial show {name} TRIAL"
 
 
 def teacher_ms(study: StudyRow) -> float | None:
@@ -128,6 +167,20 @@ def params_text(row: TrialRow) -> str:
         text = f"{shown:.3g}" if isinstance(shown, float) else str(shown)
         parts.append(f"{name.partition('.')[2] or name} {text}")
     return ", ".join(parts)
+
+
+def trials(
+    study: StudyRow, rows: Sequence[TrialRow], *, front: set[int] | None = None, states: bool = False
+) -> Iterable[RenderableType]:
+    """The table of trials as it fits the terminal, and below it what is to be said about it."""
+    from rich.text import Text
+
+    wide = roomy()
+    yield trials_table(study, rows, front=front, states=states, params=wide)
+    if front:
+        yield Text("★ on the front", style="dim")
+    if not wide:
+        yield Text(params_elsewhere(study.name), style="dim")
 
 
 def trials_table(

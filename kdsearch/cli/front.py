@@ -87,7 +87,7 @@ def best(options: Options, study: StudyArgument, within: WithinOption = None) ->
         options,
         "best",
         data,
-        human=lambda: [answers.trials_table(front.study, [row])],
+        human=lambda: answers.trials(front.study, [row]),
         ids=[row.number],
     )
     if not options.json:

@@ -84,6 +84,8 @@ class Pace:
             self._first = (now, done)
         since, before = self._first
         study = look.study
+        if done >= study.budget_trials:
+            return None
         estimates = []
         if done > before:
             estimates.append((study.budget_trials - done) * (now - since) / (done - before))
@@ -131,12 +133,18 @@ class Lines:
     def __init__(self) -> None:
         self._told: set[int] | None = None
         self._preparing = ""
+        self._teacher = ""
 
     def update(self, look: Look) -> None:
         """A line for each trial that ended since the last look."""
         if look.preparing and look.preparing != self._preparing:
             self.say(f"preparing: {look.preparing}")
         self._preparing = look.preparing
+        if look.study.teacher is not None and not self._teacher:
+            self._teacher = answers.teacher_text(look.study)
+            self.say(f"teacher: {self._teacher}")
+            if weak := answers.weak_teacher(look.study):
+                self.say(weak)
         ended = sorted(look.finished, key=lambda row: row.number)
         if self._told is None:
             # what a former run did is counted, not repeated
@@ -199,6 +207,8 @@ class Screen:
             members = look.front.members
             table = answers.trials_table(look.study, members, params=False)
             parts += ["", Text("front so far", style="bold"), table]
+        if weak := answers.weak_teacher(look.study):
+            parts += ["", Text(weak, style="yellow")]
         if self._note:
             parts += ["", Text(self._note, style="yellow")]
         return Group(*parts)

@@ -126,9 +126,10 @@ def resume_command(
 
 def _created(options: Options, file: Path, store: Store, stop: Stop, resume: str) -> str:
     """Name of the study of this file, made or found by a child process."""
-    flag = "--json" if options.json else "--quiet"
+    # not quiet unless this is: what is odd about the texts is said while they are read
+    flags = ["--json"] if options.json else ["--quiet"] if options.quiet else []
     child = subprocess.Popen(
-        command_line("study", "create", str(file), "--if-exists", "resume", flag),
+        command_line("study", "create", str(file), "--if-exists", "resume", "--for-run", *flags),
         env=child_environment(store),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -226,5 +227,7 @@ def _print_front(options: Options, front: answers.Front) -> None:
     output.show(options, "run", data, human=front.human, ids=(row.number for row in front.members))
     if not options.json:
         name = front.study.name
+        if weak := answers.weak_teacher(front.study):
+            output.say(weak, options=options)
         output.say(f"browse it: kdsearch dashboard {name}", options=options)
         output.say(f"export the best: kdsearch export {name} --to DIR", options=options)

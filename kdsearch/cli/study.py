@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -93,6 +93,9 @@ def create(
         Literal["error", "resume"],
         typer.Option("--if-exists", help="What to do with a study of that name, made from the same file."),
     ] = "error",
+    for_run: Annotated[
+        bool, typer.Option("--for-run", hidden=True, help="The next command is known.")
+    ] = False,
 ) -> None:
     """Create a study without working on it yet; its texts and teacher are stored.
 
@@ -109,7 +112,7 @@ def create(
     start = f"kdsearch worker start --study {record.name}"
     data = {"study": record.name, "sha256": record.spec_sha256, "next": start}
     output.show(options, "study_created", data, human=lambda: [record.name], ids=[record.name])
-    if not options.json:
+    if not options.json and not for_run:
         output.say(f"work on it: {start}", options=options)
 
 
@@ -220,12 +223,28 @@ def _human(
     yield Text(f"{row.name}: {row.state}", style="bold")
     yield Text(f"trials: {finished(row)} of {row.budget_trials} ended{f' ({counts})' if counts else ''}")
     yield Text(f"objectives: {row.quality_name}, {row.latency_name}")
-    progress = preparation.get("error") or preparation.get("progress") or ""
-    yield Text(f"teacher: {preparation['state']}{f' ({progress})' if progress else ''}")
+    yield Text(f"texts: {', '.join(_pools(row.spec.get('data') or {}))}")
+    yield Text(f"teacher: {_teacher(row, preparation)}")
     yield Text(f"workers: {len(workers)} at work, {row.active_seconds / 3600:.2f} hours worked")
     if front.members:
         yield ""
-        yield answers.trials_table(row, front.members)
+        yield from answers.trials(row, front.members)
+
+
+def _pools(data: Mapping[str, Any]) -> Iterator[str]:
+    """Where each pool comes from, as the study file has it."""
+    for name in ("train", "validation", "test", "unlabelled"):
+        if source := data.get(name):
+            limit = f" (first {source['limit']} rows)" if source.get("limit") else ""
+            yield f"{name} {source['path']}{limit}"
+
+
+def _teacher(row: StudyRow, preparation: dict[str, Any]) -> str:
+    """Its figures once it is prepared, before that how far the preparation is."""
+    if preparation["state"] == "done" and row.teacher is not None:
+        return "\n".join(filter(None, (answers.teacher_text(row), answers.weak_teacher(row))))
+    progress = preparation.get("error") or preparation.get("progress") or ""
+    return f"{preparation['state']}{f' ({progress})' if progress else ''}"
 
 
 def _next(row: StudyRow, trials: Iterable[TrialRow], workers: list[dict[str, Any]]) -> str:

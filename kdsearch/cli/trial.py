@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -19,6 +19,7 @@ from kdsearch.core.records import TrialState
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from kdsearch.core.records import Scores
     from kdsearch.store.reads import EpochRow, StudyRow, TrialRow
 
 app = group("List and show the trials of a study.")
@@ -66,7 +67,7 @@ def list_trials(
         options,
         "trials",
         data,
-        human=lambda: [answers.trials_table(row, rows, front=members, states=True)] if rows else [],
+        human=lambda: answers.trials(row, rows, front=members, states=True) if rows else [],
         ids=(trial.number for trial in rows),
     )
     if not rows and not options.json:
@@ -127,26 +128,35 @@ def _human(study: StudyRow, row: TrialRow, epochs: Iterable[EpochRow]) -> Iterab
     from rich.text import Text
 
     yield Text(f"trial {row.number} of {study.name}: {row.state}", style="bold")
-    yield answers.trials_table(study, [row])
+    yield answers.trials_table(study, [row], params=False)
+    yield Text(f"\nparameters: {answers.params_text(row)}")
     if row.scores is not None:
-        recall = ", ".join(f"{label} {share:.3f}" for label, share in row.scores.recall.items())
-        yield Text(
-            f"\naccuracy {row.scores.accuracy:.4f}, macro-F1 {row.scores.macro_f1:.4f}, recall: {recall}"
-        )
+        yield Text(_scores(row.scores))
+    if row.best_epoch is not None:
+        yield Text(f"kept: epoch {row.best_epoch} of {row.epochs_run}; {row.rows_seen} rows seen")
     if row.failure is not None:
         yield Text(f"\nfailed: {row.failure.message}", style="red")
-    curve = output.table("epoch", "stage", "loss", study.quality_name, "seconds", right=_CURVE)
-    for epoch in epochs:
-        curve.add_row(
-            str(epoch.epoch),
-            epoch.stage,
-            output.figure(epoch.losses.get("total"), 4),
-            output.figure(epoch.scores.quality if epoch.scores else None, 4),
-            output.figure(epoch.seconds, 1),
-        )
-    if curve.row_count:
+    seen = list(epochs)
+    if seen:
         yield ""
-        yield curve
+        yield _curve(study, seen, row.best_epoch)
 
 
-_CURVE = ("epoch", "loss", "seconds")
+def _scores(scores: Scores) -> str:
+    recall = ", ".join(f"{label} {share:.3f}" for label, share in scores.recall.items())
+    agreement = "" if scores.agreement is None else f"agreement with the teacher {scores.agreement:.4f}, "
+    return f"accuracy {scores.accuracy:.4f}, macro-F1 {scores.macro_f1:.4f}, {agreement}recall: {recall}"
+
+
+def _curve(study: StudyRow, epochs: Sequence[EpochRow], best: int | None) -> RenderableType:
+    """The learning curve: rows since the trial began, and each weighted term where there are several."""
+    terms = list(dict.fromkeys(name for epoch in epochs for name in epoch.losses if name != "total"))
+    shown = terms if len(terms) > 1 else []
+    figures = ("epoch", "rows seen", "loss", *shown, study.quality_name, "seconds")
+    curve = output.table(figures[0], "stage", *figures[1:], right=figures)
+    for epoch in epochs:
+        losses = [output.figure(epoch.losses.get(name), 4) for name in ("total", *shown)]
+        quality = output.figure(epoch.scores.quality if epoch.scores else None, 4)
+        cells = (str(epoch.epoch), epoch.stage, str(epoch.rows_seen), *losses, quality)
+        curve.add_row(*cells, output.figure(epoch.seconds, 1), style="bold" if epoch.epoch == best else "")
+    return curve

@@ -188,6 +188,7 @@ def test_pace_counts_only_what_this_run_did() -> None:
     assert pace.seconds_left(Seen(Study(), [0] * 4)) is None  # a former run did these
     now[0] = 120.0
     assert pace.seconds_left(Seen(Study(), [0] * 6)) == pytest.approx(40.0)
+    assert pace.seconds_left(Seen(Study(), [0] * Study().budget_trials)) is None  # nothing is left
     hours = Study(budget_hours=0.01, active_seconds=30.0)
     assert pace.seconds_left(Seen(hours, [0] * 6)) == pytest.approx(6.0)
 

@@ -8,11 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
+from rich.text import Text
+from sqlalchemy import text
 
-from kdsearch.store import studies
+from kdsearch.cli import answers, output
+from kdsearch.core.records import Scores
+from kdsearch.store import reads, studies
 from kdsearch.store.connect import Store
+from kdsearch.store.transactions import begin
 
 Run = Callable[..., Any]
+SCORES = Scores(quality=0.5, accuracy=0.5, macro_f1=0.5, nll=1.0, recall={"ham": 1.0, "spam": 0.0})
 FIELDS = {
     "trial",
     "state",
@@ -87,8 +94,8 @@ def test_pareto_for_people(kdsearch: Run, filled: str) -> None:
 
 def test_pareto_of_everything_marks_the_front(kdsearch: Run, filled: str) -> None:
     out = kdsearch("pareto", "opinions", "--all", storage=filled).out
-    starred = [line for line in out.splitlines() if "★" in line]
-    assert len(starred) == 3
+    starred = [line for line in out.splitlines() if line.lstrip().startswith("★")]
+    assert [line.split()[1] for line in starred] == ["2", "0", "1", "on"]  # and what the star means
     assert "bilstm" in out
 
 
@@ -142,6 +149,7 @@ def test_trial_list(kdsearch: Run, filled: str) -> None:
     table = kdsearch("trial", "list", "opinions", storage=filled).out
     assert "kernel_sizes 2-3-4" in table
     assert "rejected" in table
+    assert "★ on the front" in table
 
 
 def test_trial_list_of_nothing(kdsearch: Run, filled: str) -> None:
@@ -162,6 +170,14 @@ def test_trial_show(kdsearch: Run, filled: str) -> None:
     assert data["state"] == "running"
     shown = kdsearch("trial", "show", "opinions", "6", storage=filled).out
     assert "0.7000" in shown
+    assert "rows seen" in shown
+    assert [line.split()[:3] for line in shown.splitlines()[-2:]] == [
+        ["1", "distil", "1000"],
+        ["2", "distil", "2000"],
+    ]
+    kept = kdsearch("trial", "show", "opinions", "1", storage=filled).out
+    assert "kept: epoch 5 of 6; 6000 rows seen" in kept
+    assert "parameters: filters 128, kernel_sizes 2-3-4" in kept
     failed = kdsearch("trial", "show", "opinions", "5", storage=filled)
     assert "it broke" in failed.out
     done = kdsearch("trial", "show", "opinions", "1", "--json", storage=filled).data("trial")
@@ -218,6 +234,35 @@ def test_study_show(kdsearch: Run, filled: str) -> None:
     )
     shown = kdsearch("study", "show", "opinions", storage=filled).out
     assert "6 of 8" in shown
+    assert "texts: train train.csv, validation validation.csv\n" in shown
+
+
+def test_study_show_tells_what_the_teacher_is_worth(kdsearch: Run, store: Store, filled: str) -> None:
+    study = studies.find_study(store.engine, "opinions")
+    with begin(store.engine) as connection:
+        connection.execute(text("UPDATE kdsearch.preparation SET state = 'done'"))
+    shown = kdsearch("study", "show", "opinions", storage=filled).out
+    assert "teacher: f1:spam 0.9600, p90 25.000 ms, 90.00 MB\n" in shown
+    assert "warning" not in shown
+    studies.set_teacher(store.engine, study.id, SCORES, reads.study(store.engine, "opinions").teacher.latency)
+    shown = kdsearch("study", "show", "opinions", storage=filled).out
+    assert "warning: the teacher finds no validation text of 'spam'; is `label_map` right?" in shown
+
+
+def test_a_narrow_terminal_gets_the_tables_without_parameters(
+    store: Store, filled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = reads.study(store.engine, "opinions")
+    rows = reads.trials(store.engine, study.id)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    shown = {}
+    for columns in (80, 140):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        shown[columns] = output.rendered(answers.trials(study, rows, states=True))
+    assert "learning_rate" in shown[140] and "trial show" not in shown[140]
+    assert "learning_rate" not in shown[80] and "kdsearch trial show opinions TRIAL" in shown[80]
+    assert max(map(cell_len, Text.from_ansi(shown[80]).plain.splitlines())) <= 80
 
 
 def test_names_with_markup_are_shown_as_they_are(kdsearch: Run, store: Store, filled: str) -> None:

@@ -176,6 +176,18 @@ def test_nothing_feasible_is_exit_6(kdsearch: Run, store: Store, write: Callable
     assert states(store, "tiny") == ["rejected", "rejected"]
 
 
+def test_what_is_odd_about_the_texts_is_said_before_the_trials(
+    kdsearch: Run, store: Store, write: Callable[..., Path]
+) -> None:
+    answer = kdsearch("run", str(write(trials=1)), storage=store.url)
+    assert answer.code == 0, answer.err
+    said = answer.err.splitlines()
+    assert said[0] == "warning: validation: 80 rows tell an accuracy of 90 % to within 6.6 points only"
+    assert not any("worker start" in line for line in said)  # the run starts its workers itself
+    (teacher,) = (number for number, line in enumerate(said) if line.startswith("teacher: accuracy 0."))
+    assert said[teacher - 1].startswith("preparing:")
+
+
 def test_a_changed_file_is_a_conflict_that_shows_the_difference(
     kdsearch: Run, store: Store, write: Callable[..., Path]
 ) -> None:
