@@ -19,7 +19,7 @@ from kdsearch import __version__
 from kdsearch.cli import output
 from kdsearch.cli.errors import redacted, reported
 from kdsearch.cli.options import Options
-from kdsearch.core.errors import KdsearchError, StorageError
+from kdsearch.core.errors import ArtifactError, KdsearchError, StorageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -182,7 +182,7 @@ def _storage(options: Options) -> Iterator[Check]:
             yield _attempt("schema", lambda: _schema(store))
             yield _attempt("artifacts", lambda: _artifacts(store))
     except Exception as error:  # noqa: BLE001 - whatever is wrong is what was asked for
-        yield _failure("database", error)
+        yield _failure("artifacts" if isinstance(error, ArtifactError) else "database", error)
 
 
 def _attempt(name: str, look: Callable[[], Check]) -> Check:

@@ -114,7 +114,7 @@ def _common(
             envvar="KDSEARCH_ARTIFACTS",
             show_default=False,
             rich_help_panel=PANEL,
-            help="Where trained students are kept: file:// or s3://.",
+            help="Where trained students are kept, e.g. file:///srv/kdsearch.",
         ),
     ] = None,
     as_json: Annotated[

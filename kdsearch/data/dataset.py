@@ -125,7 +125,9 @@ def _positions(name: str, rows: Rows, labels: tuple[str, ...], path: str) -> npt
         raise DataError(
             f"{name} ({path}): {unknown.total()} of {len(rows.labels)} rows have an unknown label: {counts}; "
             f"known are {listed(map(repr, labels))}",
-            hint=near or "known labels are the teacher's, else those of `labels:`, else those of train",
+            hint=near
+            or "known labels are the teacher's (which `label_map:` under `teacher:` renames), else those of "
+            "`labels:`, else those of train",
         )
     return np.fromiter((position[label] for label in rows.labels), np.int64, len(rows.labels))
 

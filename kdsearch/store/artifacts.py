@@ -227,7 +227,8 @@ class ArtifactStore:
             except ImportError as error:
                 scheme = url.split("://")[0]
                 raise ArtifactError(
-                    f"No driver for {scheme}:// artifacts: {error}", hint=f'pip install "kdsearch[{scheme}]"'
+                    f"No driver for {scheme}:// artifacts: {error}",
+                    hint="install it beside kdsearch, or keep artifacts in a folder: file:///FOLDER",
                 ) from error
             return fs, str(root).rstrip("/")
 

@@ -125,6 +125,13 @@ def test_doctor_finds_artifacts_that_cannot_be_written(kdsearch: Run, database: 
     assert (broken.code, broken.out) == (5, "artifacts\n")
 
 
+def test_doctor_tells_artifacts_nobody_can_read_from_a_database_that_is_away(
+    kdsearch: Run, database: str
+) -> None:
+    broken = kdsearch("doctor", "-q", "--artifacts", "nosuch://bucket/folder", storage=database)
+    assert (broken.code, broken.out) == (5, "artifacts\n")
+
+
 def test_the_dashboard_serves_until_it_is_told_to_stop(filled: str, environment: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -96,8 +96,11 @@ def test_unknown_labels_are_counted_with_their_first_row(tmp_path: Path) -> None
 
 
 def test_labels_that_the_teacher_lacks_are_unknown(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"train .*'ham' \(2 rows, first row 2\); known are 'junk', 'spam'"):
+    with pytest.raises(
+        DataError, match=r"train .*'ham' \(2 rows, first row 2\); known are 'junk', 'spam'"
+    ) as caught:
         load(tmp_path, teacher=("junk", "spam"))
+    assert "label_map" in caught.value.hint
 
 
 def test_a_teacher_with_other_labels_than_the_file_is_refused(tmp_path: Path) -> None:
