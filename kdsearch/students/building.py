@@ -98,7 +98,7 @@ def save_student(student: Student, folder: Path, labels: tuple[str, ...]) -> Non
     }
     # Sorted, so that equal students are equal bytes wherever their parameters came from.
     text = json.dumps(description, indent=2, sort_keys=True, ensure_ascii=False)
-    (folder / DESCRIPTION).write_text(text + "\n")
+    (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
 def load_student(folder: Path) -> SavedStudent:
@@ -107,7 +107,7 @@ def load_student(folder: Path) -> SavedStudent:
     Raises ArtifactError where a file is missing, damaged, or of a newer kdsearch.
     """
     try:
-        saved = json.loads((folder / DESCRIPTION).read_text())
+        saved = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         if saved["format"] != FORMAT or saved["student"] not in STUDENTS:
             raise ArtifactError(
                 f"{folder}: student {saved['student']!r} of format {saved['format']} is unknown here",

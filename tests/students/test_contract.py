@@ -256,6 +256,28 @@ def test_saved_and_loaded_student_is_the_same(
     assert np.array_equal(logits_of(saved.student, *query), logits_of(student, *query))
 
 
+def test_a_saved_student_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    """Python says where a file's encoding is left to the locale: there `垃圾` could not be written."""
+    code = (
+        "import sys; from pathlib import Path; from kdsearch.students import building as b;"
+        "from kdsearch.students.base import InputShape;"
+        "shape = InputShape(vocab_size=9, num_tokens=9, num_labels=2, max_length=8, pad_id=0);"
+        "bag = b.build_student('bag', {'embed_dim': 4, 'hidden': 4, 'dropout': 0.0}, shape, None);"
+        "b.save_student(bag, Path(sys.argv[1]), ('好', '垃圾'));"
+        "assert b.load_student(Path(sys.argv[1])).labels == ('好', '垃圾')"
+    )
+    strict = ["-X", "warn_default_encoding", "-W", "error::EncodingWarning:kdsearch.students.building"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(base.__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, *strict, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def lose_description(folder: Path) -> None:
     (folder / "student.json").unlink()
 
