@@ -75,7 +75,7 @@ def recipe_key(context: WorkerContext, dataset: Dataset) -> str:
     return sha256_of(
         {
             "teacher": context.inputs.teacher,
-            "recipe": spec.teacher.model_dump(mode="json", exclude={"model"}),
+            "recipe": spec.teacher.model_dump(mode="json", exclude={"model"}, exclude_defaults=True),
             "labels": dataset.labels,
             "data": dataset.fingerprint,
             "seed": spec.training.seed,
