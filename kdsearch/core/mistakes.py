@@ -12,7 +12,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from kdsearch.core.errors import Problem, closest
-from kdsearch.core.spec import RANGE_KEYS, Ceiling, SourceSpec, StudySpec, VariantSpec
+from kdsearch.core.spec import Ceiling, StudySpec, VariantSpec
+from kdsearch.core.specdata import SourceSpec
+from kdsearch.core.specdimensions import RANGE_KEYS
 
 Loc: TypeAlias = tuple[str | int, ...]
 NAME_EXPECTED = "1 to 63 lower-case letters, digits, `.`, `_`, `-`, the first a letter or digit"

@@ -11,7 +11,8 @@ from kdsearch.core.positions import YamlPath
 
 _POOLS = ("train", "validation", "test", "unlabelled")
 FILLED: frozenset[YamlPath] = frozenset(
-    {("teacher", "model")} | {("data", pool, *rest) for pool in _POOLS for rest in ((), ("path",))}
+    {("teacher", "model"), ("teacher", "logits"), ("pretrained", "vectors"), ("pretrained", "encoder")}
+    | {("data", pool, *rest) for pool in _POOLS for rest in ((), ("path",))}
 )
 """Where placeholders are filled in."""
 
@@ -40,9 +41,9 @@ def _expand(value: Any, path: YamlPath, env: Mapping[str, str], problems: list[P
 
 
 def _wrong_place(path: YamlPath) -> list[Problem]:
-    if path in FILLED:
+    if path in FILLED or (path[0], path[-1]) == ("teachers", "model"):
         return []
-    expected = "${VAR} only in data.train, data.validation, data.test, data.unlabelled and teacher.model"
+    expected = "${VAR} only in the paths under data, teacher, teachers and pretrained"
     return [Problem(path=path, message="a placeholder is not filled in here", expected=expected)]
 
 

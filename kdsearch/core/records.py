@@ -72,6 +72,11 @@ class Scores:
     """Recall of each class, by label name; 0 where undefined."""
     agreement: float | None = None
     """Share of rows on which the student's argmax is the teacher's; None without a teacher."""
+    coverage: float | None = None
+    """Of the rows that at least one historical teacher gets right, the share that is right here.
+
+    Without historical teachers the study's own teacher stands for them; None without any.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +159,10 @@ class TrialResult:
     """SHA-256 of the trained student (weights of the best epoch and what rebuilds it)."""
     validation_logits: str
     """SHA-256 of a float32 ``.npy`` of shape (rows, classes), in the pool's order."""
+    teacher: Scores | None = None
+    """Of the teacher that was trained jointly, after its last step; None where the scheme trains none."""
+    peak_memory_mb: float | None = None
+    """Largest resident memory (CUDA: allocated) of the worker while it trained, in 10^6 bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)

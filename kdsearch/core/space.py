@@ -104,9 +104,20 @@ class Param:
     open_low: bool = False
     allowed: tuple[str, ...] = ()
     architecture: bool = False
-    when: tuple[str, str] | None = None
-    """(other parameter, value): this one exists only where the other one has that value."""
+    when: tuple[str, str | tuple[str, ...]] | None = None
+    """(other parameter, value or values): this one exists only where the other one has such a value."""
     doc: str = ""
+
+    def exists(self, values: Mapping[str, Scalar]) -> bool:
+        """Whether there is such a parameter beside the values of the others."""
+        return self.when is None or values.get(self.when[0]) in self.conditions
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The values of the other parameter beside which this one exists."""
+        if self.when is None:
+            return ()
+        return (self.when[1],) if isinstance(self.when[1], str) else self.when[1]
 
     def expected(self) -> str:
         """In words, for messages: ``an integer from 1 to 4096``."""
@@ -162,7 +173,7 @@ def suggest_all(
     """
     values: dict[str, Scalar] = {}
     for name, param in space.items():
-        if param.when is None or values.get(param.when[0]) == param.when[1]:
+        if param.exists(values):
             dimension = param.narrow(narrowed.get(name, param.default))
             values[name] = dimension.suggest(trial, f"{prefix}.{name}")
     return values

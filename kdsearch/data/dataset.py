@@ -18,7 +18,7 @@ import numpy.typing as npt
 from kdsearch.core.blobs import Blobs
 from kdsearch.core.canonical import canonical_json, sha256_of
 from kdsearch.core.errors import ArtifactError, DataError, did_you_mean
-from kdsearch.core.spec import DataSpec, SourceSpec
+from kdsearch.core.specdata import DataSpec, SourceSpec
 from kdsearch.data.readers import read_rows
 from kdsearch.data.rows import Rows, listed
 

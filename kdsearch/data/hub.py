@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from kdsearch.core.errors import DataError
-from kdsearch.core.spec import SourceSpec
+from kdsearch.core.specdata import SourceSpec
 from kdsearch.data.rows import Cell, Columns, Rows, require, to_rows
 
 ADDRESS = re.compile(

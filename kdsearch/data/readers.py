@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from kdsearch.core.errors import DataError, Where, did_you_mean
-from kdsearch.core.spec import SourceSpec
+from kdsearch.core.specdata import SourceSpec
 from kdsearch.data import hub, synthetic
 from kdsearch.data.rows import Cell, Columns, Rows, listed, require, to_rows
 

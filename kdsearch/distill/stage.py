@@ -1,26 +1,52 @@
-"""What a scheme is made of: a scheme lists stages, a stage weighs terms, the loop runs them."""
+"""What a scheme is made of: a scheme lists stages, a stage weighs terms, the loop runs them.
+
+Letters: B rows of a batch, C classes, D width of the student's pooled vector, H of the teacher's,
+K historical teachers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from kdsearch.core.facts import Facts
 from kdsearch.core.space import Space
+from kdsearch.core.specteacher import JointSpec
 from kdsearch.distill.losses import SOFT_LOSSES, hard_label
+
+TEACHER = "teacher"
+"""Signal (B, C): logits of the frozen teacher."""
+HISTORICAL = "historical"
+"""Signal (B, K, C): logits of the historical teachers."""
+TRAJECTORY = "trajectory"
+"""Signal (B, C): logits of the teacher in training, as recorded at this visit of the row."""
+LIVE = "live"
+"""Signal (B, C): logits of the teacher that is trained in this very stage, with gradient."""
+
+
+def hidden_signal(layer: int) -> str:
+    """Signal (B, H): mean over the tokens of what teacher layer 1, 2, ... gives."""
+    return f"hidden:{layer}"
+
+
+def anchor_signal(number: int) -> str:
+    """Signal (B, C): logits of the teacher's anchor 1, 2, ... in order of training."""
+    return f"anchor:{number}"
 
 
 class Seen(NamedTuple):
-    """What a loss term sees of one batch (B rows, C classes, D student width)."""
+    """What a loss term sees of one batch."""
 
     logits_BC: Tensor
     hidden_BD: Tensor
+    """Pooled hidden vector that the student's classifier reads."""
     labels_B: Tensor
     """-1 where a row has no hard label."""
-    teacher_logits_BC: Tensor | None
-    """Without gradient; None where no term of the stage asks for them."""
+    signals: Mapping[str, Tensor]
+    """Those that the stage's terms need; without gradient but `LIVE`."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +56,25 @@ class Term:
     name: str
     weight: float
     loss: Callable[[Seen], Tensor]
-    needs_teacher: bool = False
+    needs: tuple[str, ...] = ()
+    """Names of the signals it reads."""
+    learned: nn.Module | None = None
+    """What is trained with the student for this term alone (a regressor); no part of the student."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joint:
+    """A teacher that is trained in the same steps as the student, on the same rows."""
+
+    passes: int
+    """Over the pool; afterwards the teacher stands still, and its logits are those of a row's last visit."""
+    learning_rate: float
+    schedule: Literal["constant", "linear"] = "linear"
+    """Of the teacher, over its passes."""
+    student_learning_rate: float | None = None
+    """None: the trial's own."""
+    clip: Literal["own", "global"] = "own"
+    """Whether gradients are clipped to the norm of each of the two, or to that of both together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,26 +88,53 @@ class Stage:
     rows_per_epoch: int
     scored: bool = True
     """False where no classifier is trained: neither scored nor a source of best weights."""
+    joint: Joint | None = None
+    """Only with one pool."""
+    then: tuple[Term, ...] = ()
+    """Terms of a second turn on the same batch, after the step that `terms` made (ProKT alternates)."""
 
     def __post_init__(self) -> None:
-        if not self.terms or any(term.weight <= 0 for term in self.terms):
-            raise ValueError(f"stage {self.name!r} needs terms, all of a weight above 0: {self.terms}")
+        if not self.terms or any(term.weight <= 0 for term in self.all_terms):
+            raise ValueError(f"stage {self.name!r} needs terms, all of a weight above 0: {self.all_terms}")
+        if (self.joint is not None) != (LIVE in self.needs):
+            raise ValueError(f"stage {self.name!r}: a live teacher is what LIVE terms need, and nothing else")
 
     @property
-    def needs_teacher(self) -> bool:
-        """Whether any term compares with the teacher."""
-        return any(term.needs_teacher for term in self.terms)
+    def all_terms(self) -> tuple[Term, ...]:
+        """Of both turns."""
+        return self.terms + self.then
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Every signal that a term reads."""
+        return frozenset(name for term in self.all_terms for name in term.needs)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a study offers to every scheme alike."""
+    """What a study and a trial offer to a scheme."""
 
     epochs: int
     pools: tuple[str, ...]
-    """``train``, and ``unlabelled`` where the study has such a pool."""
+    """Every training pool of the study: ``train``, ``unlabelled``, ``augmented``."""
     rows_per_epoch: int
-    """Rows of the largest scheme's pools: controls see as many as what they are compared with."""
+    """The same for every scheme: controls see as many rows as what they are compared with."""
+    anchors: int = 0
+    historical_weights: tuple[float, ...] = ()
+    student_width: int = 0
+    """D."""
+    teacher_width: int = 0
+    """H."""
+    joint: JointSpec = JointSpec()
+    seed: int = 0
+    """Decides the fresh weights of what a term learns."""
+
+
+class Refusal(NamedTuple):
+    """Why a study cannot have a scheme or student."""
+
+    message: str
+    expected: str
 
 
 class Scheme(Protocol):
@@ -71,6 +142,17 @@ class Scheme(Protocol):
 
     NAME: ClassVar[str]
     SPACE: ClassVar[Space]
+    """All it could ever be asked for; defaults are possible in every study that can have the scheme."""
+
+    @classmethod
+    def space(cls, facts: Facts) -> Space:
+        """`SPACE` narrowed to what a study offers."""
+        return cls.SPACE
+
+    @classmethod
+    def refusal(cls, facts: Facts) -> Refusal | None:
+        """Why a study cannot have it; None if it can."""
+        return None
 
     def stages(self, setting: Setting) -> tuple[Stage, ...]:
         """What the training loop runs, in this order."""
@@ -78,24 +160,26 @@ class Scheme(Protocol):
 
 
 def hard_term(weight: float = 1.0) -> Term:
-    """Cross-entropy with the hard label."""
+    """Cross-entropy of the student with the hard label."""
     return Term(name="hard", weight=weight, loss=lambda seen: hard_label(seen.logits_BC, seen.labels_B))
 
 
-def soft_term(weight: float, *, loss: str, temperature: float | None) -> Term:
-    """The distance to the teacher's logits."""
+def soft_term(weight: float, *, loss: str, temperature: float | None, signal: str = TEACHER) -> Term:
+    """The student's distance to logits of a teacher, which feels no gradient of it."""
     distance = SOFT_LOSSES[loss](temperature)
+    return Term(
+        name="soft",
+        weight=weight,
+        loss=lambda seen: distance(seen.signals[signal].detach(), seen.logits_BC),
+        needs=(signal,),
+    )
 
-    def against_teacher(seen: Seen) -> Tensor:
-        assert seen.teacher_logits_BC is not None, "the loop gives teacher logits where they are needed"
-        return distance(seen.teacher_logits_BC, seen.logits_BC)
 
-    return Term(name="soft", weight=weight, loss=against_teacher, needs_teacher=True)
-
-
-def distil_terms(*, loss: str, temperature: float | None, lambda_soft: float) -> tuple[Term, ...]:
+def distil_terms(
+    *, loss: str, temperature: float | None, lambda_soft: float, signal: str = TEACHER
+) -> tuple[Term, ...]:
     """(1-λ) · hard label + λ · soft; at λ = 0 and λ = 1 the term of weight 0 is left out."""
     if not 0 <= lambda_soft <= 1:
         raise ValueError(f"lambda {lambda_soft!r} is not between 0 and 1")
-    terms = (hard_term(1 - lambda_soft), soft_term(lambda_soft, loss=loss, temperature=temperature))
-    return tuple(term for term in terms if term.weight > 0)
+    soft = soft_term(lambda_soft, loss=loss, temperature=temperature, signal=signal)
+    return tuple(term for term in (hard_term(1 - lambda_soft), soft) if term.weight > 0)

@@ -84,12 +84,12 @@ def _unknown(space: Space, name: str, owner: str, path: YamlPath) -> Problem:
 
 def _never(space: Space, narrowed: Mapping[str, Dimension], name: str, path: YamlPath) -> Problem | None:
     """A parameter whose condition no trial of the study can meet."""
-    condition = space[name].when
-    if condition is None:
+    param = space[name]
+    if param.when is None:
         return None
-    other, value = condition
+    other, value = param.when[0], " or ".join(param.conditions)
     deciding = narrowed.get(other, space[other].default)
-    if value in deciding.values():
+    if set(param.conditions) & set(deciding.values()):
         return None
     only = _shown(deciding.value) if isinstance(deciding, Fixed) else "never that"
     return Problem(

@@ -39,7 +39,7 @@ class SavedStudent:
 def _checked(name: str, params: Mapping[str, Scalar]) -> dict[str, Any]:
     """The parameters, if they are exactly those of the student and legal."""
     space = STUDENTS[name].SPACE
-    exist = {k for k, p in space.items() if p.when is None or params.get(p.when[0]) == p.when[1]}
+    exist = {key for key, param in space.items() if param.exists(params)}
     unknown, missing = sorted(params.keys() - exist), sorted(exist - params.keys())
     if unknown or missing:
         raise ValueError(f"student {name!r}: parameters that do not exist {unknown}, missing {missing}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdsearch.core.blobs import put_tree
 from kdsearch.core.errors import ConflictError, DataError, NotFoundError
-from kdsearch.core.spec import TeacherSpec
+from kdsearch.core.specteacher import TeacherSpec
 from kdsearch.core.studyfile import StudyFile, spec_to_json
 from kdsearch.data.dataset import Dataset, load_dataset, save_dataset
 from kdsearch.data.inputs import TEACHER_FILES, Inputs

@@ -19,7 +19,7 @@ import torch
 from kdsearch.core.blobs import get_tree, has_tree, put_tree
 from kdsearch.core.canonical import canonical_json, sha256_of
 from kdsearch.core.records import EpochReport
-from kdsearch.core.spec import FinetuneSpec
+from kdsearch.core.specteacher import FinetuneSpec
 from kdsearch.data.dataset import Dataset
 from kdsearch.data.tokens import TokenPool
 from kdsearch.distill.fit import FitReport, FitSettings, fit

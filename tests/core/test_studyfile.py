@@ -14,7 +14,8 @@ from ruamel.yaml import YAML
 
 from kdsearch.core.errors import StudyFileError
 from kdsearch.core.space import Choice, Fixed, Range
-from kdsearch.core.spec import LastLayers, StudySpec
+from kdsearch.core.spec import StudySpec
+from kdsearch.core.specteacher import LastLayers
 from kdsearch.core.studyfile import StudyFile, read_study, render, spec_from_json, spec_to_json
 
 MINIMAL = """\

@@ -11,7 +11,7 @@ import pytest
 
 from kdsearch.core.canonical import sha256_hex
 from kdsearch.core.errors import ArtifactError, DataError
-from kdsearch.core.spec import DataSpec
+from kdsearch.core.specdata import DataSpec
 from kdsearch.data.dataset import Dataset, load_dataset, load_saved, normalised, save_dataset
 
 Row = tuple[Any, Any]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kdsearch.core.errors import DataError
-from kdsearch.core.spec import SourceSpec
+from kdsearch.core.specdata import SourceSpec
 from kdsearch.data.hub import HubAddress
 from kdsearch.data.readers import read_rows
 from kdsearch.data.rows import Rows

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from kdsearch.core.errors import DataError
-from kdsearch.core.spec import SourceSpec
+from kdsearch.core.specdata import SourceSpec
 from kdsearch.data.readers import FORMATS, read_rows
 from kdsearch.data.rows import Rows
 

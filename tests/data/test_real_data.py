@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kdsearch.core.spec import DataSpec
+from kdsearch.core.specdata import DataSpec
 from kdsearch.data.dataset import Dataset, load_dataset
 
 

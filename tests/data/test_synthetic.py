@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from kdsearch.core.canonical import sha256_of
 from kdsearch.core.errors import DataError
-from kdsearch.core.spec import DataSpec
+from kdsearch.core.specdata import DataSpec
 from kdsearch.data.dataset import load_dataset, normalised
 from kdsearch.data.synthetic import CUES, LABELS, PRAISE, Recipe, spam_opinions
 

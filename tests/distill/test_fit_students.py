@@ -20,7 +20,7 @@ def smallest(name: str) -> dict[str, Scalar]:
     """The first value of each dimension; dropout on, since its random numbers are what a resume can lose."""
     params: dict[str, Scalar] = {}
     for key, param in STUDENTS[name].SPACE.items():
-        if param.when is None or params.get(param.when[0]) == param.when[1]:
+        if param.exists(params):
             params[key] = 0.3 if isinstance(param.default, Range) else param.default.values()[0]
             if key == "dropout":
                 params[key] = 0.3

@@ -14,7 +14,9 @@ from optuna.storages import BaseStorage
 from optuna.trial import Trial, TrialState
 
 from kdsearch.core.errors import NotFoundError, StorageError
-from kdsearch.core.spec import BudgetSpec, DataSpec, SearchSpec, SourceSpec, StudySpec, TeacherSpec
+from kdsearch.core.spec import BudgetSpec, SearchSpec, StudySpec
+from kdsearch.core.specdata import DataSpec, SourceSpec
+from kdsearch.core.specteacher import TeacherSpec
 from kdsearch.search.asking import DIRECTIONS, METRICS, Search
 from kdsearch.search.plan import Plan
 from kdsearch.search.samplers import SAMPLERS

@@ -45,7 +45,7 @@ def test_every_value_is_legal_and_exists_where_its_condition_holds(spaces: Space
             (TRAINING, {"learning_rate": config.learning_rate, "batch_size": config.batch_size}),
         ):
             for name, param in space.items():
-                exists = param.when is None or values.get(param.when[0]) == param.when[1]
+                exists = param.exists(values)
                 assert (name in values) == exists
             assert all(space[name].accepts(value) for name, value in values.items())
             kinds = {"int": int, "float": float, "str": str, "bool": bool, "ints": tuple}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdsearch.core.spec import BuildSpec
+from kdsearch.core.specteacher import BuildSpec
 from kdsearch.data.dataset import Pool
 from kdsearch.data.tokens import TokenPool, tokenise
 from kdsearch.teachers.build import build_teacher

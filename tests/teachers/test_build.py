@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kdsearch.core.spec import BuildSpec
+from kdsearch.core.specteacher import BuildSpec
 from kdsearch.teachers import source
 from kdsearch.teachers.build import SPECIAL, build_teacher, train_word_pieces
 
@@ -22,7 +22,7 @@ SPEC = BuildSpec(layers=2, hidden=16, heads=2, vocab_size=150)
 PROGRAM = """
 import sys
 from pathlib import Path
-from kdsearch.core.spec import BuildSpec
+from kdsearch.core.specteacher import BuildSpec
 from kdsearch.teachers.build import build_teacher
 from kdsearch.teachers.source import fingerprint
 texts = Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()

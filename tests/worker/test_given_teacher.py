@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kdsearch.core.errors import DataError
-from kdsearch.core.spec import BuildSpec
+from kdsearch.core.specteacher import BuildSpec
 from kdsearch.core.studyfile import StudyFile
 from kdsearch.data.prepared import Prepared
 from kdsearch.store import reads

@@ -1,0 +1,89 @@
+"""The `data` section of a study file: where the pools come from and how they are cut down."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from kdsearch.core.specdimensions import Frozen, wrong
+
+
+def _source(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+def _labels(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    expected = "at least two distinct texts, numbers in quotes: [ham, spam] or ['0', '1']"
+    others = [label for label in value if not isinstance(label, str)]
+    if others:
+        raise wrong(f"the label {others[0]!r} is not a text", expected)
+    if len(value) < 2 or len(set(value)) < len(value):
+        raise wrong(f"labels are {value!r}", expected)
+    return tuple(value)
+
+
+Labels: TypeAlias = Annotated[tuple[str, ...] | None, BeforeValidator(_labels)]
+
+
+class SourceSpec(Frozen):
+    """Where a pool comes from: a path, a glob, ``hf://name@revision`` or ``synthetic://...``.
+
+    What cuts it down keeps the first rows of the source in their order, so that a smaller pool is always
+    part of a larger one: first `keep_labels`, then `per_class`, then `limit`.
+    """
+
+    path: str = Field(min_length=1)
+    limit: int | None = Field(default=None, ge=1)
+    keep_labels: Labels = None
+    """Only rows with one of these labels."""
+    per_class: int | None = Field(default=None, ge=1)
+    """At most so many rows of each label."""
+    label_noise: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the labelled rows that get another label, drawn evenly from the others; of `train` only."""
+
+
+Source: TypeAlias = Annotated[SourceSpec, BeforeValidator(_source)]
+
+
+class AugmentSpec(Frozen):
+    """Further texts made from the training texts (Tang et al. 2019); the teacher labels them."""
+
+    times: int = Field(default=3, ge=1, le=100)
+    """Variants of each training text."""
+    mask: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Probability of each word to be masked."""
+    swap: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Probability of each word to change places with the next one."""
+    ngram: float = Field(default=0.25, ge=0.0, le=1.0)
+    """Probability of each text to be cut to an n-gram of itself."""
+    max_ngram: int = Field(default=5, ge=1, le=100)
+    """n is drawn evenly from 1 to this."""
+    language: Literal["en", "zh"] = "en"
+    """What a word is: between spaces, or as rjieba cuts Chinese (extra `zh`)."""
+    token: Literal["mask", "unknown"] = "mask"
+    """Which of the tokenizer's tokens stands for a masked word."""
+    seed: int = Field(default=17, ge=0, lt=2**31)
+
+
+class DataSpec(Frozen):
+    """The pools. The search looks at `validation`; `test` is read once per exported trial."""
+
+    train: Source
+    validation: Source
+    test: Source | None = None
+    unlabelled: Source | None = None
+    augmented: AugmentSpec | None = None
+    text: str = "text"
+    label: str = "label"
+    labels: Labels = None
+
+    @model_validator(mode="after")
+    def _noise_in_training_alone(self) -> DataSpec:
+        for name in ("validation", "test", "unlabelled"):
+            source = getattr(self, name)
+            if source is not None and source.label_noise:
+                raise wrong(f"`label_noise` in {name}", "label_noise under train: it is learned from alone")
+        return self
