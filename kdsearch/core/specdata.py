@@ -61,8 +61,6 @@ class AugmentSpec(Frozen):
     """Probability of each text to be cut to an n-gram of itself."""
     max_ngram: int = Field(default=5, ge=1, le=100)
     """n is drawn evenly from 1 to this."""
-    language: Literal["en", "zh"] = "en"
-    """What a word is: between spaces, or as rjieba cuts Chinese (extra `zh`)."""
     token: Literal["mask", "unknown"] = "mask"
     """Which of the tokenizer's tokens stands for a masked word."""
     seed: int = Field(default=17, ge=0, lt=2**31)
@@ -79,6 +77,8 @@ class DataSpec(Frozen):
     text: str = "text"
     label: str = "label"
     labels: Labels = None
+    language: Literal["en", "zh"] = "en"
+    """What a word is: what stands between spaces, or as rjieba cuts Chinese (extra `zh`)."""
 
     @model_validator(mode="after")
     def _noise_in_training_alone(self) -> DataSpec:
