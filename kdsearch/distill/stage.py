@@ -7,7 +7,7 @@ K historical teachers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -125,7 +125,7 @@ class Setting:
     """D."""
     teacher_width: int = 0
     """H."""
-    joint: JointSpec = JointSpec()
+    joint: JointSpec = field(default_factory=JointSpec)
     seed: int = 0
     """Decides the fresh weights of what a term learns."""
 
