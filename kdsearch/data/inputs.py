@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from kdsearch.core.blobs import Blobs
 from kdsearch.core.canonical import canonical_json
+from kdsearch.core.facts import Facts
 
 TEACHER_FILES = (
     "config.json",
@@ -35,6 +36,18 @@ class Inputs:
     """Tree of the teacher as given; None where it is built from a configuration."""
     teacher_classifies: bool
     """Whether it is used as it is, without fine-tuning."""
+    facts: Facts | None = None
+    """What the study offers; None in studies of before there was a choice."""
+    historical: tuple[str | None, ...] = ()
+    """Tree of each of `teachers`, in their order; None where it is fine-tuned on a slice."""
+    logits: str | None = None
+    """SHA-256 of the given logits as a saved Shard; None where the teacher runs here."""
+    logits_fingerprint: str | None = None
+    """Of the given logits; stands for the teacher's."""
+    vectors: str | None = None
+    """SHA-256 of the file of word vectors, as given."""
+    encoder: str | None = None
+    """Tree of `pretrained.encoder`."""
 
     def save(self, blobs: Blobs) -> str:
         """Store the manifest and return its SHA-256."""
@@ -43,4 +56,10 @@ class Inputs:
     @classmethod
     def load(cls, blobs: Blobs, sha256: str) -> Inputs:
         """Read a stored manifest."""
-        return cls(**json.loads(blobs.open(sha256).read_text(encoding="utf-8")))
+        data = json.loads(blobs.open(sha256).read_text(encoding="utf-8"))
+        facts = data.get("facts")
+        decoded = {
+            "facts": None if facts is None else Facts.from_json(facts),
+            "historical": tuple(data.get("historical", ())),
+        }
+        return cls(**{**data, **decoded})
