@@ -69,8 +69,8 @@ class Joint:
     passes: int
     """Over the pool; afterwards the teacher stands still, and its logits are those of a row's last visit."""
     learning_rate: float
-    schedule: Literal["constant", "linear"] = "linear"
-    """Of the teacher, over its passes."""
+    schedule: Literal["constant", "linear", "student"] = "linear"
+    """Of the teacher, over its passes; ``student``: the student's own, over all rows of the trial."""
     student_learning_rate: float | None = None
     """None: the trial's own."""
     clip: Literal["own", "global"] = "own"
