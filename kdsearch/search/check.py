@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from kdsearch.core.errors import Problem, closest
+from kdsearch.core.facts import Facts
 from kdsearch.core.space import Space
 from kdsearch.core.spec import StudySpec, VariantSpec
 from kdsearch.core.studyfile import StudyFile, examine, failure
 from kdsearch.search.dimensions import misfit, parameter_problems
 from kdsearch.search.samplers import SAMPLERS
-from kdsearch.search.spaces import TRAINING, Spaces, registered
+from kdsearch.search.spaces import TRAINING, Refused, Spaces, registered
 
 
 def load(path: Path, env: Mapping[str, str], *, spaces: Spaces | None = None) -> StudyFile:
@@ -30,6 +31,33 @@ def check(file: StudyFile, *, spaces: Spaces | None = None) -> None:
         raise failure(file, found)
 
 
+def check_facts(file: StudyFile, facts: Facts) -> None:
+    """StudyFileError with all that a file, which `check` let pass, asks for in vain: the study has it not."""
+    found = tuple(facts_problems(file.spec, registered(facts)))
+    if found:
+        raise failure(file, found)
+
+
+def facts_problems(spec: StudySpec, narrowed: Spaces) -> list[Problem]:
+    """What a study refuses and the values that it cannot have, without positions."""
+    return [
+        *_refusals("student", spec.students, narrowed.refused_students),
+        *_refusals("scheme", spec.schemes, narrowed.refused_schemes),
+        *_variant_problems("student", spec.students, narrowed.students, refused=narrowed.refused_students),
+        *_variant_problems("scheme", spec.schemes, narrowed.schemes, refused=narrowed.refused_schemes),
+    ]
+
+
+def _refusals(
+    kind: str, variants: tuple[VariantSpec, ...] | None, refused: Mapping[str, Refused]
+) -> list[Problem]:
+    return [
+        Problem(path=(f"{kind}s", index, "type"), **refused[variant.type]._asdict())
+        for index, variant in enumerate(variants or ())
+        if variant.type in refused
+    ]
+
+
 def spec_problems(spec: StudySpec, spaces: Spaces) -> list[Problem]:
     """Every mistake, without positions."""
     return [
@@ -42,7 +70,11 @@ def spec_problems(spec: StudySpec, spaces: Spaces) -> list[Problem]:
 
 
 def _variant_problems(
-    kind: str, variants: tuple[VariantSpec, ...] | None, known: Mapping[str, Space]
+    kind: str,
+    variants: tuple[VariantSpec, ...] | None,
+    known: Mapping[str, Space],
+    *,
+    refused: Iterable[str] = (),
 ) -> list[Problem]:
     problems: list[Problem] = []
     names: set[str] = set()
@@ -54,7 +86,7 @@ def _variant_problems(
             problems.append(Problem(path=(*path, "type"), message=message, expected=expected))
         elif name in known:
             problems += parameter_problems(known[name], variant.params, owner=f"{kind} {name}", path=path)
-        problems += _unknown(kind, name, known, (*path, "type"))
+        problems += _unknown(kind, name, (*known, *refused), (*path, "type"))
         names.add(name)
     return problems
 

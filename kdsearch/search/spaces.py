@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from kdsearch.core.facts import Facts
 from kdsearch.core.space import Choice, Param, Range, Space
 
 CONTROL = "none"
@@ -19,20 +21,41 @@ TRAINING: Space = {
 }
 
 
+class Refused(NamedTuple):
+    """Why a study cannot have a student or scheme."""
+
+    message: str
+    expected: str
+
+
 @dataclass(frozen=True)
 class Spaces:
-    """The space of each student and scheme, by its YAML name."""
+    """The space of each student and scheme that can be had, by its YAML name."""
 
     students: Mapping[str, Space]
     schemes: Mapping[str, Space]
+    refused_students: Mapping[str, Refused] = field(default_factory=dict)
+    refused_schemes: Mapping[str, Refused] = field(default_factory=dict)
 
 
-def registered() -> Spaces:
-    """Of the students and schemes that exist; loads torch."""
+def registered(facts: Facts | None = None) -> Spaces:
+    """Of the students and schemes that exist, narrowed to what a study offers; loads torch.
+
+    Without facts: all that any study could ask for.
+    """
     from kdsearch.distill.schemes import SCHEMES
     from kdsearch.students import STUDENTS
 
+    if facts is None:
+        return Spaces(
+            students={name: student.SPACE for name, student in STUDENTS.items()},
+            schemes={name: scheme.SPACE for name, scheme in SCHEMES.items()},
+        )
+    no_student = {name: student.refusal(facts) for name, student in STUDENTS.items()}
+    no_scheme = {name: scheme.refusal(facts) for name, scheme in SCHEMES.items()}
     return Spaces(
-        students={name: student.SPACE for name, student in STUDENTS.items()},
-        schemes={name: scheme.SPACE for name, scheme in SCHEMES.items()},
+        students={name: s.space(facts) for name, s in STUDENTS.items() if no_student[name] is None},
+        schemes={name: s.space(facts) for name, s in SCHEMES.items() if no_scheme[name] is None},
+        refused_students={name: Refused(*why) for name, why in no_student.items() if why is not None},
+        refused_schemes={name: Refused(*why) for name, why in no_scheme.items() if why is not None},
     )
