@@ -54,10 +54,18 @@ class Dataset:
     """SHA-256 of labels, texts and order; where the files lie does not matter."""
 
 
-def load_dataset(spec: DataSpec, *, base: Path, teacher_labels: tuple[str, ...] | None) -> Dataset:
-    """Read and check every pool of a study file.
+def load_dataset(
+    spec: DataSpec,
+    *,
+    base: Path,
+    teacher_labels: tuple[str, ...] | None,
+    mask_token: str | None = None,
+    seed: int = 17,
+) -> Dataset:
+    """Read, cut down and check every pool of a study file; augment the training texts if it says so.
 
     The order of the labels is the teacher's, else that of `labels:`, else they are sorted.
+    `mask_token` stands for a masked word in augmented texts; `seed` decides which labels `label_noise` changes.
     Raises DataError with all there is to say about the first pool that is wrong.
     """
     sources = _sources(spec)
