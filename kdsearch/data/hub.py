@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from kdsearch.core.errors import DataError
 from kdsearch.core.specdata import SourceSpec
-from kdsearch.data.rows import Cell, Columns, Rows, require, to_rows
+from kdsearch.data.rows import Cell, Columns, Cut, Rows, require, to_rows
 
 ADDRESS = re.compile(
     r"hf://(?P<name>[^@?#]+)(@(?P<revision>[^?#]+))?(\?config=(?P<config>[^#]+))?(#(?P<split>.+))?"
@@ -45,7 +44,9 @@ def read(source: SourceSpec, columns: Columns, split: str) -> Rows:
     address = HubAddress.parse(source.path)
     data = _load(address, source.path, address.split or split)
     require(columns, data.column_names, source.path)
-    rows = to_rows(_cells(data, columns, source.limit), source.path)
+    cut = Cut(source)
+    rows = to_rows(_cells(data, columns, cut), source.path, cut)
+    cut.check()
     if not rows.texts:
         raise DataError(f"{source.path} holds no rows")
     return rows
@@ -68,11 +69,11 @@ def _load(address: HubAddress, shown: str, split: str) -> Any:
         ) from error
 
 
-def _cells(data: Any, columns: Columns, limit: int | None) -> Iterator[Cell]:
+def _cells(data: Any, columns: Columns, cut: Cut) -> Iterator[Cell]:
     """Class numbers become class names; -1, which test splits of benchmarks carry, is no label."""
     names = getattr(data.features[columns.label], "names", None) if columns.label else None
     wanted = data.select_columns(list(dict.fromkeys(filter(None, columns))))
-    for number, record in enumerate(islice(wanted, limit), 1):
+    for number, record in enumerate(cut.until_full(wanted), 1):
         label = record.get(columns.label or "")
         if names is not None and label is not None:
             label = names[label] if label >= 0 else None

@@ -16,22 +16,21 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from kdsearch.core.errors import DataError, Where, did_you_mean
 from kdsearch.core.specdata import SourceSpec
 from kdsearch.data import hub, synthetic
-from kdsearch.data.rows import Cell, Columns, Rows, listed, require, to_rows
+from kdsearch.data.rows import Cell, Columns, Cut, Rows, listed, require, to_rows
 
-Reader: TypeAlias = Callable[[io.TextIOWrapper, str, Columns, int | None], Iterator[Cell]]
+Reader: TypeAlias = Callable[[io.TextIOWrapper, str, Columns, Cut], Iterator[Cell]]
 
 GZIP_MAGIC = b"\x1f\x8b"
 
 
 def read_rows(source: SourceSpec, *, base: Path, text: str, label: str | None, split: str) -> Rows:
-    """Every row of a source, the first `limit` of them if it has one; relative paths start at `base`.
+    """The rows of a source that its limits keep, in its order; relative paths start at `base`.
 
     `label` None reads no labels; `split` is what an address without a split means.
     Raises DataError for whatever cannot be read, with its file and line.
@@ -46,14 +45,12 @@ def read_rows(source: SourceSpec, *, base: Path, text: str, label: str | None, s
 
 
 def _read_files(source: SourceSpec, base: Path, columns: Columns) -> Rows:
-    rows = Rows([], [])
-    for path in _files(source.path, base):
-        left = None if source.limit is None else source.limit - len(rows.texts)
-        if left == 0:
-            break
-        found = _read_file(path, columns, left)
+    rows, cut = Rows([], []), Cut(source)
+    for path in cut.until_full(_files(source.path, base)):
+        found = _read_file(path, columns, cut)
         rows.texts.extend(found.texts)
         rows.labels.extend(found.labels)
+    cut.check()
     if not rows.texts:
         raise DataError(f"{source.path} holds no rows")
     return rows
@@ -81,7 +78,7 @@ def _what_is_there(path: Path) -> str:
     return did_you_mean(path.name, names) or f"{folder} holds {listed(names)}"
 
 
-def _read_file(path: Path, columns: Columns, limit: int | None) -> Rows:
+def _read_file(path: Path, columns: Columns, cut: Cut) -> Rows:
     reader = _reader(path)
     try:
         with path.open("rb") as raw:
@@ -90,7 +87,7 @@ def _read_file(path: Path, columns: Columns, limit: int | None) -> Rows:
             unpacked: Any = gzip.GzipFile(fileobj=raw) if start == GZIP_MAGIC else raw
             # UTF-8 with or without a byte-order mark; newlines as they are, so that cells keep theirs.
             with io.TextIOWrapper(unpacked, encoding="utf-8-sig", newline="") as file:
-                return to_rows(reader(file, str(path), columns, limit), str(path))
+                return to_rows(reader(file, str(path), columns, cut), str(path), cut)
     except UnicodeDecodeError as error:
         hint = f"save it as UTF-8, e.g. `iconv -f LATIN1 -t UTF-8 {path.name}`"
         raise DataError(f"{path} is not UTF-8 text: {error.reason}", hint=hint) from error
@@ -115,28 +112,31 @@ def _reader(path: Path) -> Reader:
 # ---------------------------------------------------------------- CSV and TSV
 
 
-def _csv(file: io.TextIOWrapper, name: str, columns: Columns, limit: int | None) -> Iterator[Cell]:
-    return _delimited(csv.reader(file, strict=True), name, columns, limit)
+def _csv(file: io.TextIOWrapper, name: str, columns: Columns, cut: Cut) -> Iterator[Cell]:
+    return _delimited(csv.reader(file, strict=True), name, columns, cut)
 
 
-def _tsv(file: io.TextIOWrapper, name: str, columns: Columns, limit: int | None) -> Iterator[Cell]:
+def _tsv(file: io.TextIOWrapper, name: str, columns: Columns, cut: Cut) -> Iterator[Cell]:
     try:
+        tried = cut.copy()
         quoted = csv.reader(file, delimiter="\t", strict=True)
-        return iter(list(_delimited(quoted, name, columns, limit)))
+        to_rows(_delimited(quoted, name, columns, tried), name, tried)
     except DataError:
         file.seek(0)
         plain = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        return _delimited(plain, name, columns, limit)
+        return _delimited(plain, name, columns, cut)
+    file.seek(0)
+    return _delimited(csv.reader(file, delimiter="\t", strict=True), name, columns, cut)
 
 
-def _delimited(reader: Any, name: str, columns: Columns, limit: int | None) -> Iterator[Cell]:
+def _delimited(reader: Any, name: str, columns: Columns, cut: Cut) -> Iterator[Cell]:
     """Cells of a CSV reader, whose first row names the columns."""
     try:
         header: list[str] = next(reader, [])
         require(columns, header, name, line=1)
         text = header.index(columns.text)
         label = None if columns.label is None else header.index(columns.label)
-        for number, row in enumerate(islice(filter(None, reader), limit), 1):
+        for number, row in enumerate(cut.until_full(filter(None, reader)), 1):
             if len(row) != len(header):
                 raise _ragged(name, reader.line_num, number, len(row), len(header))
             yield Cell(number, reader.line_num, row[text], None if label is None else row[label])
@@ -157,9 +157,9 @@ def _ragged(name: str, line: int, row: int, cells: int, columns: int) -> DataErr
 # ---------------------------------------------------------------- JSON lines
 
 
-def _jsonl(file: io.TextIOWrapper, name: str, columns: Columns, limit: int | None) -> Iterator[Cell]:
+def _jsonl(file: io.TextIOWrapper, name: str, columns: Columns, cut: Cut) -> Iterator[Cell]:
     keys: dict[str, None] = {}
-    for number, (line, record) in enumerate(islice(_objects(file, name), limit), 1):
+    for number, (line, record) in enumerate(cut.until_full(_objects(file, name)), 1):
         if columns.text not in record:
             require(columns._replace(label=None), list(record), name, line)
         keys.update(dict.fromkeys(record))
@@ -187,7 +187,7 @@ def _objects(file: io.TextIOWrapper, name: str) -> Iterator[tuple[int, dict[str,
 # ---------------------------------------------------------------- Parquet
 
 
-def _parquet(file: io.TextIOWrapper, name: str, columns: Columns, limit: int | None) -> Iterator[Cell]:
+def _parquet(file: io.TextIOWrapper, name: str, columns: Columns, cut: Cut) -> Iterator[Cell]:
     import pyarrow
     from pyarrow import parquet
 
@@ -196,7 +196,7 @@ def _parquet(file: io.TextIOWrapper, name: str, columns: Columns, limit: int | N
         require(columns, table.schema_arrow.names, name)
         wanted = list(dict.fromkeys(filter(None, columns)))
         records = (record for batch in table.iter_batches(columns=wanted) for record in batch.to_pylist())
-        for number, record in enumerate(islice(records, limit), 1):
+        for number, record in enumerate(cut.until_full(records), 1):
             yield Cell(number, None, record[columns.text], record.get(columns.label or ""))
     except pyarrow.ArrowException as error:
         raise DataError(f"{name} is not a readable Parquet file: {error}") from error
@@ -217,7 +217,11 @@ FORMATS: dict[str, Reader] = {
 def _synthetic(source: SourceSpec, columns: Columns, split: str) -> Rows:
     texts, labels = synthetic.spam_opinions(synthetic.Recipe.parse(source.path))
     named: list[str | None] = list(labels) if columns.label is not None else [None] * len(texts)
-    return Rows(texts[: source.limit], named[: source.limit])
+    cut = Cut(source)
+    cells = (Cell(i, None, *pair) for i, pair in enumerate(zip(texts, named, strict=True), 1))
+    rows = to_rows(cut.until_full(cells), source.path, cut)
+    cut.check()
+    return rows
 
 
 ADDRESSES: dict[str, Callable[[SourceSpec, Columns, str], Rows]] = {

@@ -1,14 +1,19 @@
-"""Rows of a pool as they come from any source: texts, label names, and what counts as either."""
+"""Rows of a pool as they come from any source: texts, label names, what counts as either, which are kept."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from kdsearch.core.errors import DataError, Where, did_you_mean
+from kdsearch.core.specdata import SourceSpec
+
+Item = TypeVar("Item")
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 SHOWN = 12
@@ -39,13 +44,70 @@ class Cell(NamedTuple):
     label: object
 
 
-def to_rows(cells: Iterable[Cell], source: str) -> Rows:
-    """Texts and label names of raw cells; raises DataError for a cell that is neither."""
+class Cut:
+    """What a source keeps of its rows, asked row after row: `keep_labels`, then `per_class`, then `limit`.
+
+    It always keeps the first rows that it may, so that a smaller pool is part of a larger one. Rows without
+    a label are of no class: `keep_labels` drops them, `per_class` does not count them.
+    """
+
+    def __init__(self, source: SourceSpec) -> None:
+        self._source = source
+        self._seen: Counter[str | None] = Counter()
+        self._kept: Counter[str | None] = Counter()
+
+    @property
+    def full(self) -> bool:
+        """Whether no further row can be kept; reading may end."""
+        limit, keep, each = self._source.limit, self._source.keep_labels, self._source.per_class
+        if limit is not None and self._kept.total() >= limit:
+            return True
+        return bool(keep and each) and all(self._kept[label] >= (each or 0) for label in keep or ())
+
+    def keeps(self, label: str | None) -> bool:
+        """Whether the next row, of this label, is kept."""
+        self._seen[label] += 1
+        keep, each = self._source.keep_labels, self._source.per_class
+        if self.full or (keep is not None and label not in keep):
+            return False
+        if each is not None and label is not None and self._kept[label] >= each:
+            return False
+        self._kept[label] += 1
+        return True
+
+    def until_full(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items up to where nothing more is kept; what comes after is not even read."""
+        iterator = iter(items)
+        while not self.full:
+            try:
+                yield next(iterator)
+            except StopIteration:
+                return
+
+    def copy(self) -> Cut:
+        """One that goes on from the same state."""
+        return deepcopy(self)
+
+    def check(self) -> None:
+        """After the last row: raises DataError for a label of `keep_labels` that no row has."""
+        absent = [label for label in self._source.keep_labels or () if label not in self._seen]
+        if absent and not self.full:
+            found = sorted(label for label in self._seen if label is not None)
+            raise DataError(
+                f"{self._source.path}: no row has the label {listed(map(repr, absent))} of `keep_labels`",
+                hint=f"{did_you_mean(absent[0], found)} its labels are {listed(map(repr, found))}".strip(),
+            )
+
+
+def to_rows(cells: Iterable[Cell], source: str, cut: Cut) -> Rows:
+    """Texts and label names of the raw cells that `cut` keeps; raises DataError for a cell that is neither."""
     texts: list[str] = []
     labels: list[str | None] = []
     for cell in cells:
-        texts.append(_text(cell, source))
-        labels.append(_label(cell, source))
+        label = _label(cell, source)
+        if cut.keeps(label):
+            texts.append(_text(cell, source))
+            labels.append(label)
     return Rows(texts, labels)
 
 
