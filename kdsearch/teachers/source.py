@@ -18,6 +18,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
@@ -26,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 from kdsearch.core.canonical import sha256_of
 from kdsearch.core.errors import DataError
 from kdsearch.data.batches import Output
+from kdsearch.data.tokens import PADDING
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 CONFIG = ("config.json",)
@@ -49,6 +52,13 @@ class TeacherSource:
     max_tokens: int | None
     """Longest input it was made for; None if it has no such limit."""
     fingerprint: str
+    model_type: str
+    """The architecture by transformers' name: ``bert``, ``modernbert``..."""
+
+    @property
+    def bert(self) -> bool:
+        """Whether its layers are a BERT's, so that a small BERT can take them over."""
+        return self.model_type == "bert"
 
 
 class TeacherModule(nn.Module):
@@ -72,9 +82,25 @@ class TeacherModule(nn.Module):
             input_ids=input_ids_BT, attention_mask=attention_mask_BT, output_hidden_states=True
         )
         last_BTD = output.hidden_states[-1]
-        mask_BT1 = attention_mask_BT.unsqueeze(-1).to(last_BTD.dtype)
-        mean_BD = (last_BTD * mask_BT1).sum(dim=1) / mask_BT1.sum(dim=1).clamp(min=1)
-        return Output(output.logits[:, self.order_C], mean_BD)
+        return Output(output.logits[:, self.order_C], _masked_mean(last_BTD, attention_mask_BT))
+
+    def hidden(self, input_ids_BT: Tensor, attention_mask_BT: Tensor, layers: Sequence[int]) -> Tensor:
+        """(B, L, H): mean over real tokens of what each of these layers gives, counted from 1."""
+        output = self.classifier.base_model(
+            input_ids=input_ids_BT, attention_mask=attention_mask_BT, output_hidden_states=True
+        )
+        states = output.hidden_states  # the embeddings stand before the first layer's
+        depth = len(states) - 1
+        if not layers or not all(1 <= layer <= depth for layer in layers):
+            raise ValueError(f"layers {tuple(layers)} of an encoder with layers 1 to {depth}")
+        means = [_masked_mean(states[layer], attention_mask_BT) for layer in layers]
+        return torch.stack(means, dim=1)
+
+
+def _masked_mean(states_BTH: Tensor, attention_mask_BT: Tensor) -> Tensor:
+    """(B, H): padding does not count; zero where nothing else is there."""
+    mask_BT1 = attention_mask_BT.unsqueeze(-1).to(states_BTH.dtype)
+    return (states_BTH * mask_BT1).sum(dim=1) / mask_BT1.sum(dim=1).clamp(min=1)
 
 
 # ---------------------------------------------------------------- finding and describing
@@ -148,6 +174,7 @@ def describe(folder: Path) -> TeacherSource:
         layers=config.num_hidden_layers,
         max_tokens=_max_tokens(folder, config),
         fingerprint=fingerprint(folder),
+        model_type=str(config.model_type),
     )
 
 
@@ -294,11 +321,14 @@ def freeze_all_but_last(module: TeacherModule, k: int) -> None:
 
 
 def _freeze_below(encoder: nn.Module, last: nn.Module) -> None:
-    """Embeddings and lower layers stand still; a pooler, which comes after the layers, goes on learning."""
+    """Embeddings and lower layers stand still; what follows the last (pooler, norm) goes on learning."""
     learning = {id(p) for p in last.parameters()}
-    for name, child in encoder.named_children():
-        if name == "pooler":
-            learning |= {id(p) for p in child.parameters()}
+    behind = False
+    for child in encoder.children():
+        within = {id(p) for p in child.parameters()}
+        if behind:
+            learning |= within
+        behind = behind or bool(learning & within)
     for parameter in encoder.parameters():
         parameter.requires_grad = id(parameter) in learning
 
@@ -309,3 +339,22 @@ def save_teacher(module: TeacherModule, tokenizer: Any, folder: Path) -> None:
     with quiet():
         module.classifier.save_pretrained(folder, safe_serialization=True)
         tokenizer.save_pretrained(folder)
+
+
+def word_table(folder: Path, id_table: npt.NDArray[np.int64], num_tokens: int) -> npt.NDArray[np.float32]:
+    """The teacher's vectors of word pieces by compact id, (num_tokens, width).
+
+    Padding is zero; what stands for several word pieces, as the unknown one does, is their mean.
+    """
+    with quiet():
+        encoder = AutoModel.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    weight_VE = encoder.get_input_embeddings().weight.detach().numpy()
+    known = id_table[: len(weight_VE)]  # a tokenizer may have more ids than its model has vectors
+    sums = np.zeros((num_tokens, weight_VE.shape[1]), np.float64)
+    np.add.at(sums, known, weight_VE[: len(known)])
+    counts = np.bincount(known, minlength=num_tokens)
+    table = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
+    table[PADDING] = 0.0
+    return table

@@ -14,6 +14,7 @@ from kdsearch.teachers.signals import (
     Shard,
     accuracy,
     audit,
+    compute_hidden,
     compute_logits,
     compute_shard,
     lookup,
@@ -93,12 +94,12 @@ def test_shards_come_back_as_they_were(teacher, pool, tmp_path) -> None:
     shard = compute_shard(teacher, pool, rows(0, 1), **CPU)
     shard.save(tmp_path / "shard.npz")
     again = Shard.load(tmp_path / "shard.npz")
-    assert np.array_equal(again.keys, shard.keys) and np.array_equal(again.logits_SC, shard.logits_SC)
+    assert np.array_equal(again.keys, shard.keys) and np.array_equal(again.values, shard.values)
     (tmp_path / "shard.npz").write_bytes((tmp_path / "shard.npz").read_bytes()[:100])
     with pytest.raises(ArtifactError, match="teacher signals"):
         Shard.load(tmp_path / "shard.npz")
     with pytest.raises(ValueError, match="keys"):
-        Shard(shard.keys[:1], shard.logits_SC)
+        Shard(shard.keys[:1], shard.values)
 
 
 def test_a_pickle_in_a_shard_is_never_executed(tmp_path) -> None:
@@ -116,6 +117,62 @@ def test_the_key_knows_teacher_tokenizer_and_length() -> None:
     keys = {signals_key(*parts) for parts in [("a", "b", 8), ("b", "a", 8), ("a", "b", 9), ("a", "c", 8)]}
     assert len(keys) == 4
     assert signals_key("a", "b", 8) in keys
+    hidden = {signals_key("a", "b", 8, layers=layers) for layers in [(1,), (1, 2), (2, 1)]}
+    assert len(hidden | keys) == 7
+
+
+# ---------------------------------------------------------------- hidden vectors
+
+
+def test_hidden_vectors_are_the_means_of_a_layer_over_real_tokens(teacher, pool) -> None:
+    found = compute_hidden(teacher, pool, layers=(3, 1), **CPU)
+    assert (found.shape, found.dtype) == ((len(pool), 2, 16), np.float16)
+    row = torch.from_numpy(pool.row(4).astype(np.int64))[None]
+    with torch.no_grad():
+        states = teacher.classifier.base_model(input_ids=row, output_hidden_states=True).hidden_states
+    for k, layer in enumerate((3, 1)):
+        np.testing.assert_allclose(found[4, k], states[layer][0].mean(dim=0).numpy(), atol=2e-3)
+    assert np.abs(found[:, 0] - found[:, 1]).max() > 0.01, "layers must differ for this to mean anything"
+
+
+def test_the_last_layers_mean_is_what_the_teacher_gives_beside_its_logits(teacher, pool) -> None:
+    ids = torch.from_numpy(np.stack([pool.row(0), pool.row(0)]).astype(np.int64))
+    mask = torch.ones_like(ids)
+    mask[1, 3:] = 0
+    with torch.no_grad():
+        beside = teacher(ids, mask).hidden_BD
+        assert torch.equal(teacher.hidden(ids, mask, (3,))[:, 0], beside)
+        ids[1, 3:] = 7  # what stands on padding never counts
+        assert torch.equal(teacher.hidden(ids, mask, (3,))[:, 0], beside)
+
+
+@pytest.mark.parametrize("layers", [(), (0,), (4,)])
+def test_a_layer_that_is_not_there_is_refused(teacher, pool, layers) -> None:
+    with pytest.raises(ValueError, match="1 to 3"):
+        compute_hidden(teacher, pool, layers=layers, **CPU)
+
+
+def test_hidden_vectors_follow_their_text_as_logits_do(teacher, pool, tmp_path) -> None:
+    whole = compute_hidden(teacher, pool, layers=(1, 2), **CPU)
+    compute_shard(teacher, pool, rows(5, 0, 3), **CPU, layers=(1, 2)).save(tmp_path / "shard.npz")
+    shards = [
+        Shard.load(tmp_path / "shard.npz"),
+        compute_shard(teacher, pool, rows(1, 2), **CPU, layers=(1, 2)),
+    ]
+    found, missing = lookup(shards, take(pool, rows(3, 2, 6)))
+    assert not len(missing) and found.dtype == np.float16
+    np.testing.assert_allclose(found, whole[[3, 2, 6]], atol=2e-3)
+    audit(teacher, pool, whole, **CPU, layers=(1, 2))
+    with pytest.raises(VerificationError, match="cached signals of row"):
+        audit(teacher, pool, whole[:, ::-1], **CPU, layers=(1, 2))
+    with pytest.raises(VerificationError, match="not finite"):
+        audit(teacher, pool, lookup(shards, pool)[0], **CPU, layers=(1, 2))
+
+
+def test_shards_of_the_first_version_can_be_read(tmp_path) -> None:
+    keys, logits_SC = np.zeros((2, 32), np.uint8), np.ones((2, 3), np.float32)
+    np.savez(tmp_path / "old.npz", keys=keys, logits_SC=logits_SC)
+    assert np.array_equal(Shard.load(tmp_path / "old.npz").values, logits_SC)
 
 
 def test_accuracy_is_over_labelled_rows() -> None:

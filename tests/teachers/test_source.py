@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification, RobertaConfig, RobertaModel
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    ModernBertConfig,
+    ModernBertModel,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from kdsearch.core.errors import DataError
 from kdsearch.data.tokens import TokenPool
@@ -44,6 +51,7 @@ def test_an_encoder_does_not_classify(encoder: Path) -> None:
     found = source.describe(encoder)
     assert (found.classifies, found.labels, found.num_labels) == (False, None, None)
     assert (found.width, found.layers, found.max_tokens) == (16, 3, 24)
+    assert (found.model_type, found.bert) == ("bert", True)
 
 
 def test_a_classifier_names_its_labels_in_order(classifier: Path) -> None:
@@ -187,6 +195,18 @@ def test_only_the_last_layers_learn(encoder: Path, k: int) -> None:
     assert {"classifier.classifier.weight", "classifier.bert.pooler.dense.weight"} <= learning
 
 
+def test_a_norm_behind_the_last_layer_goes_on_learning(tmp_path: Path) -> None:
+    sizes = {"vocab_size": 50, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **SMALL}
+    ModernBertModel(ModernBertConfig(**sizes)).save_pretrained(tmp_path)
+    module = source.load_encoder_for(tmp_path, LABELS, seed=1)
+    source.freeze_all_but_last(module, 1)
+    learning = {name for name, p in module.named_parameters() if p.requires_grad}
+    assert "classifier.model.final_norm.weight" in learning
+    assert {n.split(".layers.")[1][0] for n in learning if ".layers." in n} == {"1"}
+    assert not any("embeddings" in name for name in learning)
+    assert not source.describe(tmp_path).bert
+
+
 def test_more_layers_than_there_are_cannot_be_chosen(encoder: Path) -> None:
     with pytest.raises(DataError, match="3 encoder layers"):
         source.freeze_all_but_last(source.load_encoder_for(encoder, LABELS, seed=1), 4)
@@ -275,3 +295,25 @@ def test_a_folder_without_a_tokenizer_is_an_error(encoder: Path, tmp_path: Path)
     shutil.copytree(encoder, folder, ignore=shutil.ignore_patterns("tokenizer*"))
     with pytest.raises(DataError, match="tokenizer"):
         source.load_tokenizer(folder)
+
+
+# ---------------------------------------------------------------- word pieces for students
+
+
+def test_the_word_table_holds_the_teachers_vectors_under_compact_ids(encoder: Path) -> None:
+    from safetensors.torch import load_file
+
+    weight = load_file(encoder / "model.safetensors")["embeddings.word_embeddings.weight"].numpy()
+    id_table = np.ones(len(weight) + 3, np.int64)  # a tokenizer may have more ids than there are vectors
+    id_table[[0, 5, 9]] = [0, 2, 3]
+    table = source.word_table(encoder, id_table, 4)
+    assert (table.shape, table.dtype) == ((4, 16), np.float32)
+    assert not table[0].any()
+    assert np.array_equal(table[2:], weight[[5, 9]])
+    unknown = np.delete(weight, [0, 5, 9], axis=0)
+    np.testing.assert_allclose(table[1], unknown.mean(axis=0), atol=1e-6)
+
+
+def test_a_word_table_without_anything_unknown_is_finite(encoder: Path) -> None:
+    table = source.word_table(encoder, np.asarray([0, 2, 3], np.int64), 4)
+    assert np.isfinite(table).all() and not table[:2].any()
