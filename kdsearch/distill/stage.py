@@ -137,6 +137,13 @@ class Refusal(NamedTuple):
     expected: str
 
 
+def without_teacher(facts: Facts, message: str) -> Refusal | None:
+    """A refusal where the teacher cannot be run, since its logits are all that is given."""
+    if facts.trainable_teacher:
+        return None
+    return Refusal(message, "a teacher that can be run (no `logits` under teacher), or the scheme offline")
+
+
 class Scheme(Protocol):
     """A way of distilling; one file and one entry in `distill.schemes.SCHEMES` each."""
 
@@ -179,7 +186,18 @@ def distil_terms(
     *, loss: str, temperature: float | None, lambda_soft: float, signal: str = TEACHER
 ) -> tuple[Term, ...]:
     """(1-λ) · hard label + λ · soft; at λ = 0 and λ = 1 the term of weight 0 is left out."""
-    if not 0 <= lambda_soft <= 1:
-        raise ValueError(f"lambda {lambda_soft!r} is not between 0 and 1")
-    soft = soft_term(lambda_soft, loss=loss, temperature=temperature, signal=signal)
-    return tuple(term for term in (hard_term(1 - lambda_soft), soft) if term.weight > 0)
+    weight = share("lambda", lambda_soft)
+    soft = soft_term(weight, loss=loss, temperature=temperature, signal=signal)
+    return weighty(hard_term(1 - weight), soft)
+
+
+def weighty(*terms: Term) -> tuple[Term, ...]:
+    """The terms that have any weight."""
+    return tuple(term for term in terms if term.weight != 0)
+
+
+def share(name: str, value: float | None) -> float:
+    """A parameter that must be there and lie in [0, 1]."""
+    if value is None or not 0 <= value <= 1:
+        raise ValueError(f"{name} {value!r} is not between 0 and 1")
+    return value

@@ -6,13 +6,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdsearch.core.space import Scalar
+from kdsearch.distill.schemes.hint import Hint
+from kdsearch.distill.schemes.joint_isolated import JointIsolated
+from kdsearch.distill.schemes.joint_mutual import JointMutual
+from kdsearch.distill.schemes.joint_sum import JointSum
+from kdsearch.distill.schemes.multi_teacher import MultiTeacher
 from kdsearch.distill.schemes.none import NoDistillation
 from kdsearch.distill.schemes.offline import Offline
+from kdsearch.distill.schemes.route import Route
 from kdsearch.distill.stage import Scheme
 
 SCHEMES: dict[str, type[Scheme]] = {
     "none": NoDistillation,
     "offline": Offline,
+    "joint_isolated": JointIsolated,
+    "joint_mutual": JointMutual,
+    "joint_sum": JointSum,
+    "multi_teacher": MultiTeacher,
+    "hint": Hint,
+    "route": Route,
 }
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from kdsearch.core.space import Space
-from kdsearch.distill.stage import Setting, Stage, hard_term
+from kdsearch.distill.stage import Scheme, Setting, Stage, hard_term
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoDistillation:
+class NoDistillation(Scheme):
     """Cross-entropy on the labelled pool, with as many rows per epoch as the schemes it controls."""
 
     NAME: ClassVar[str] = "none"
