@@ -15,6 +15,7 @@ from kdsearch.core.errors import Problem, closest
 from kdsearch.core.spec import Ceiling, StudySpec, VariantSpec
 from kdsearch.core.specdata import SourceSpec
 from kdsearch.core.specdimensions import RANGE_KEYS
+from kdsearch.core.specteacher import HistoricalSpec
 
 Loc: TypeAlias = tuple[str | int, ...]
 NAME_EXPECTED = "1 to 63 lower-case letters, digits, `.`, `_`, `-`, the first a letter or digit"
@@ -34,6 +35,7 @@ EXAMPLES = {
 SHAPES: Mapping[type[BaseModel], str] = {
     SourceSpec: "a path, or {path: PATH, limit: 1000}",
     VariantSpec: "names, or {type: NAME, PARAMETER: ...}",
+    HistoricalSpec: "{model: DIRECTORY-OR-HUB-ID} or {slice: 1/3}",
     Ceiling: "{max: 2.0}",
 }
 """What a section that is no plain mapping takes."""
@@ -126,7 +128,7 @@ def expected(field: FieldInfo) -> str:
     if options:
         return " or ".join((", ".join(options[:-1]), options[-1])) if len(options) > 1 else options[0]
     if get_origin(kind) is tuple:
-        return "a list of " + SHAPES[VariantSpec]
+        return "a list of " + (SHAPES[model] if model else "texts")
     if model is not None:
         return SHAPES.get(model, "a mapping with " + ", ".join(model.model_fields))
     if any(hasattr(rule, "pattern") and rule.pattern for rule in field.metadata):

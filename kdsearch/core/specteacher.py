@@ -123,6 +123,9 @@ class Slice(NamedTuple):
     number: int
     parts: int
 
+    def __str__(self) -> str:
+        return f"{self.number}/{self.parts}"
+
 
 def _slice(value: Any) -> Any:
     expected = "a part of the training texts, e.g. 1/3"

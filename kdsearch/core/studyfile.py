@@ -23,6 +23,7 @@ from kdsearch.core.placeholders import expand
 from kdsearch.core.positions import Document, YamlPath, parse
 from kdsearch.core.space import Choice, Dimension, Fixed, Range
 from kdsearch.core.spec import StudySpec, VariantSpec
+from kdsearch.core.specteacher import Slice
 
 _STAND_INS: Mapping[str, Any] = {
     "version": 1,
@@ -184,6 +185,8 @@ def _plain(value: Any) -> Any:
         return _plain_dimension(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Slice):
+        return str(value)
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
@@ -19,14 +20,16 @@ from optuna.trial import Trial, TrialState
 
 from kdsearch.core.errors import NotFoundError
 from kdsearch.core.records import TrialConfig
-from kdsearch.search.plan import Plan
+from kdsearch.search.plan import SAMPLED, First, Origin, Plan, origin_of
 from kdsearch.search.samplers import SAMPLERS
 from kdsearch.store.transactions import UnavailableError, repeatable, without_secrets
 
 METRICS = ("quality", "latency_ms")
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 FIRST = "kdsearch:first"
-"""User attribute of an enqueued first trial: its student and scheme."""
+"""User attribute of an enqueued first trial: what was decided of it."""
+ORIGIN = "kdsearch:origin"
+"""User attribute of an enqueued first trial: who chose it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,7 @@ class Asked:
     number: int
     optuna_trial_id: int
     config: TrialConfig
+    origin: Origin = SAMPLED
 
 
 class Search:
@@ -89,12 +93,13 @@ class Search:
 
     def _enqueue_first(self) -> None:
         trials = self._study.get_trials(deepcopy=False)
-        queued = [trial.user_attrs[FIRST] for trial in trials if FIRST in trial.user_attrs]
-        for params in self._plan.first_trials():
-            if params in queued:
-                queued.remove(params)
+        queued = [_first(trial.user_attrs) for trial in trials if FIRST in trial.user_attrs]
+        for first in self._plan.first_trials():
+            if first in queued:
+                queued.remove(first)
             else:
-                self._study.enqueue_trial(params, user_attrs={FIRST: params})
+                attrs = {FIRST: first.params, ORIGIN: first.origin}
+                self._study.enqueue_trial(first.params, user_attrs=attrs)
 
     # ---------------------------------------------------------------- asking
 
@@ -124,7 +129,13 @@ class Search:
         self._study.sampler = SAMPLERS[spec.sampler](_seed(spec.seed, trial.number))
         with _quiet():
             config = self._plan.suggest(trial)
-            return Asked(number=trial.number, optuna_trial_id=self._trial_id(trial.number), config=config)
+            attrs = trial.user_attrs
+            return Asked(
+                number=trial.number,
+                optuna_trial_id=self._trial_id(trial.number),
+                config=config,
+                origin=_first(attrs).origin if FIRST in attrs else SAMPLED,
+            )
 
     # ---------------------------------------------------------------- telling
 
@@ -164,6 +175,12 @@ class Search:
 
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+
+
+def _first(attrs: Mapping[str, Any]) -> First:
+    """What was enqueued; studies of the first version kept no origin beside it."""
+    params = attrs[FIRST]
+    return First(attrs.get(ORIGIN, origin_of(params["scheme"])), params)
 
 
 def _seed(seed: int, number: int) -> int:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from kdsearch.core.errors import Problem, closest
 from kdsearch.core.facts import Facts
+from kdsearch.core.positions import YamlPath
 from kdsearch.core.space import Space
 from kdsearch.core.spec import StudySpec, VariantSpec
 from kdsearch.core.studyfile import StudyFile, examine, failure
-from kdsearch.search.dimensions import misfit, parameter_problems
+from kdsearch.search.dimensions import Scope, misfit, parameter_problems
+from kdsearch.search.presets import PRESETS
 from kdsearch.search.samplers import SAMPLERS
 from kdsearch.search.spaces import TRAINING, Refused, Spaces, registered
 
@@ -33,29 +35,49 @@ def check(file: StudyFile, *, spaces: Spaces | None = None) -> None:
 
 def check_facts(file: StudyFile, facts: Facts) -> None:
     """StudyFileError with all that a file, which `check` let pass, asks for in vain: the study has it not."""
-    found = tuple(facts_problems(file.spec, registered(facts)))
+    found = tuple(facts_problems(file.spec, registered(facts), facts))
     if found:
         raise failure(file, found)
 
 
-def facts_problems(spec: StudySpec, narrowed: Spaces) -> list[Problem]:
+def facts_problems(spec: StudySpec, narrowed: Spaces, facts: Facts) -> list[Problem]:
     """What a study refuses and the values that it cannot have, without positions."""
+    lacking = _lacking(facts)
+    scope = Scope(" in this study", f"; it has no {', '.join(lacking)}" if lacking else "")
     return [
-        *_refusals("student", spec.students, narrowed.refused_students),
-        *_refusals("scheme", spec.schemes, narrowed.refused_schemes),
-        *_variant_problems("student", spec.students, narrowed.students, refused=narrowed.refused_students),
-        *_variant_problems("scheme", spec.schemes, narrowed.schemes, refused=narrowed.refused_schemes),
+        *_refusals("student", spec.students, narrowed.students, narrowed.refused_students, scope),
+        *_refusals("scheme", spec.schemes, narrowed.schemes, narrowed.refused_schemes, scope),
     ]
 
 
 def _refusals(
-    kind: str, variants: tuple[VariantSpec, ...] | None, refused: Mapping[str, Refused]
+    kind: str,
+    variants: tuple[VariantSpec, ...] | None,
+    known: Mapping[str, Space],
+    refused: Mapping[str, Refused],
+    scope: Scope,
 ) -> list[Problem]:
-    return [
-        Problem(path=(f"{kind}s", index, "type"), **refused[variant.type]._asdict())
-        for index, variant in enumerate(variants or ())
-        if variant.type in refused
-    ]
+    problems: list[Problem] = []
+    for index, variant in enumerate(variants or ()):
+        path, name = (f"{kind}s", index), variant.type
+        if name in refused:
+            problems.append(Problem(path=(*path, "type"), **refused[name]._asdict()))
+        elif name in known:
+            owner = f"{kind} {name}"
+            problems += parameter_problems(known[name], variant.params, owner=owner, path=path, scope=scope)
+    return problems
+
+
+def _lacking(facts: Facts) -> list[str]:
+    """What a study may have and this one has not, by the keys that would bring it."""
+    lacks = {
+        "data.unlabelled": "unlabelled" not in facts.pools,
+        "data.augmented": "augmented" not in facts.pools,
+        "pretrained.vectors": facts.vector_width is None,
+        "pretrained.encoder": facts.encoder_layers is None,
+        "BERT for a teacher": not facts.bert_teacher,
+    }
+    return [name for name, lacking in lacks.items() if lacking]
 
 
 def spec_problems(spec: StudySpec, spaces: Spaces) -> list[Problem]:
@@ -65,16 +87,14 @@ def spec_problems(spec: StudySpec, spaces: Spaces) -> list[Problem]:
         *_variant_problems("scheme", spec.schemes, spaces.schemes),
         *_training_problems(spec),
         *_label_problems(spec),
+        *_teacher_problems(spec),
         *_unknown("sampler", spec.search.sampler, SAMPLERS, ("search", "sampler")),
+        *_preset_problems(spec.search.presets),
     ]
 
 
 def _variant_problems(
-    kind: str,
-    variants: tuple[VariantSpec, ...] | None,
-    known: Mapping[str, Space],
-    *,
-    refused: Iterable[str] = (),
+    kind: str, variants: tuple[VariantSpec, ...] | None, known: Mapping[str, Space]
 ) -> list[Problem]:
     problems: list[Problem] = []
     names: set[str] = set()
@@ -86,7 +106,7 @@ def _variant_problems(
             problems.append(Problem(path=(*path, "type"), message=message, expected=expected))
         elif name in known:
             problems += parameter_problems(known[name], variant.params, owner=f"{kind} {name}", path=path)
-        problems += _unknown(kind, name, (*known, *refused), (*path, "type"))
+        problems += _unknown(kind, name, known, (*path, "type"))
         names.add(name)
     return problems
 
@@ -105,8 +125,42 @@ def _label_problems(spec: StudySpec) -> list[Problem]:
         return []
     _, names_one, label = spec.objectives.quality.partition(":")
     problems = _unknown("label", label, labels, ("objectives", "quality")) if names_one else []
-    for theirs, ours in (spec.teacher.label_map or {}).items():
-        problems += _unknown("label", ours, labels, ("teacher", "label_map", theirs))
+    maps: dict[YamlPath, Mapping[str, str] | None] = {("teacher",): spec.teacher.label_map}
+    maps |= {("teachers", i): historical.label_map for i, historical in enumerate(spec.teachers)}
+    for path, label_map in maps.items():
+        for theirs, ours in (label_map or {}).items():
+            problems += _unknown("label", ours, labels, (*path, "label_map", theirs))
+    for pool in ("train", "validation", "test", "unlabelled"):
+        source = getattr(spec.data, pool)
+        for i, label in enumerate(source.keep_labels or () if source else ()):
+            problems += _unknown("label", label, labels, ("data", pool, "keep_labels", i))
+    return problems
+
+
+def _teacher_problems(spec: StudySpec) -> list[Problem]:
+    """What the teacher cannot do for other sections."""
+    problems = []
+    if spec.teacher.logits is not None and spec.data.augmented is not None:
+        message = "augmented texts have no logits: a teacher whose `logits` are given cannot be asked again"
+        expected = "no `augmented`, or a teacher that runs here"
+        problems.append(Problem(path=("data", "augmented"), message=message, expected=expected, on_key=True))
+    for index, historical in enumerate(spec.teachers):
+        if historical.slice is not None and spec.teacher.finetune is None:
+            message = "a slice is fine-tuned like the study's teacher, and that one is not fine-tuned"
+            path = ("teachers", index, "slice")
+            expected = "`finetune: {epochs: 2}` under teacher, or `model: DIRECTORY` here"
+            problems.append(Problem(path=path, message=message, expected=expected))
+    return problems
+
+
+def _preset_problems(presets: tuple[str, ...]) -> list[Problem]:
+    problems = []
+    for index, preset in enumerate(presets):
+        path = ("search", "presets", index)
+        if preset in presets[:index]:
+            message = f"the preset {preset} stands twice"
+            problems.append(Problem(path=path, message=message, expected="each preset once"))
+        problems += _unknown("preset", preset, PRESETS, path)
     return problems
 
 

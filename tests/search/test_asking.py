@@ -55,7 +55,8 @@ def test_first_come_the_pairs_then_the_sampler(storage: BaseStorage, plan: Plan)
     search = Search.create(storage, "s", plan)
     asked = [search.ask() for _ in range(7)]
     first = [{"student": a.config.student, "scheme": a.config.scheme} for a in asked[:4]]
-    assert first == plan.first_trials()
+    assert first == [params for _, params in plan.first_trials()]
+    assert [a.origin for a in asked] == ["control"] * 2 + ["stratified"] * 2 + ["sampler"] * 3
     assert [a.number for a in asked] == list(range(7))
     for a, frozen in zip(asked, trials(storage), strict=True):
         assert frozen.state == TrialState.RUNNING

@@ -80,7 +80,8 @@ def test_temperature_ranges_over_reals_also_when_its_ends_are_whole(spaces: Spac
 
 def test_the_control_is_always_there_and_first(spaces: Spaces) -> None:
     pairs = plan(spaces, schemes=["offline"]).first_trials()
-    assert [(p["scheme"], p["student"]) for p in pairs[:4]] == [
+    assert [origin for origin, _ in pairs[:4]] == ["control", "control", "stratified", "stratified"]
+    assert [(p["scheme"], p["student"]) for _, p in pairs[:4]] == [
         ("none", "textcnn"),
         ("none", "bilstm"),
         ("offline", "textcnn"),
