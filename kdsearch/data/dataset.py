@@ -19,11 +19,14 @@ from kdsearch.core.blobs import Blobs
 from kdsearch.core.canonical import canonical_json, sha256_of
 from kdsearch.core.errors import ArtifactError, DataError, did_you_mean
 from kdsearch.core.specdata import DataSpec, SourceSpec
+from kdsearch.data import augment
 from kdsearch.data.readers import read_rows
 from kdsearch.data.rows import Rows, listed
 
 FORMAT = "kdsearch.dataset/v1"
 NO_LABEL = -1
+TRAINED_ON = ("train", "unlabelled", augment.NAME)
+"""Pools that a trial may train on."""
 SCORED = ("validation", "test")
 """Pools that are scored: every row needs its label, and empty texts stay, for they come in use as well."""
 FEW_ROWS = 500
@@ -45,7 +48,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Everything a study reads: ``train``, ``validation``, and where given ``test`` and ``unlabelled``."""
+    """Everything a study reads: ``train``, ``validation`` and what else it has of `SCORED` and `TRAINED_ON`."""
 
     labels: tuple[str, ...]
     pools: Mapping[str, Pool]
@@ -65,20 +68,18 @@ def load_dataset(
     """Read, cut down and check every pool of a study file; augment the training texts if it says so.
 
     The order of the labels is the teacher's, else that of `labels:`, else they are sorted.
-    `mask_token` stands for a masked word in augmented texts; `seed` decides which labels `label_noise` changes.
+    `mask_token` stands for a masked word of augmented texts; `seed` decides what `label_noise` changes.
     Raises DataError with all there is to say about the first pool that is wrong.
     """
     sources = _sources(spec)
-    rows = {
-        name: read_rows(
-            source, base=base, text=spec.text, label=None if name == "unlabelled" else spec.label, split=name
-        )
-        for name, source in sources.items()
-    }
+    rows = {name: _read(name, source, spec, base) for name, source in sources.items()}
     warnings: list[str] = []
     labels = _label_order(spec, teacher_labels, rows["train"])
-    pools = {name: _pool(name, found, labels, sources[name].path, warnings) for name, found in rows.items()}
+    pools = {name: _pool(name, found, labels, sources[name], warnings) for name, found in rows.items()}
     _check_classes(pools, labels, warnings)
+    pools["train"] = _with_noise(pools["train"], spec.train.label_noise, len(labels), seed, warnings)
+    if spec.augmented is not None:
+        pools[augment.NAME] = _augmented(pools["train"], spec, mask_token, warnings)
     warnings += _duplicates(pools)
     return Dataset(labels, pools, tuple(warnings), _fingerprint(labels, pools))
 
@@ -93,6 +94,14 @@ def _sources(spec: DataSpec) -> dict[str, SourceSpec]:
     return {name: source for name, source in given.items() if source is not None}
 
 
+def _read(name: str, source: SourceSpec, spec: DataSpec, base: Path) -> Rows:
+    """Labels of unlabelled rows are looked at only where they say which rows are kept."""
+    chosen = source.keep_labels is not None or source.per_class is not None
+    label = spec.label if name != "unlabelled" or chosen else None
+    rows = read_rows(source, base=base, text=spec.text, label=label, split=name)
+    return rows if name != "unlabelled" else Rows(rows.texts, [None] * len(rows.texts))
+
+
 # ---------------------------------------------------------------- labels
 
 
@@ -105,7 +114,7 @@ def _label_order(spec: DataSpec, teacher: tuple[str, ...] | None, train: Rows) -
         )
     if teacher is not None or spec.labels is not None:
         return teacher or spec.labels or ()
-    found = {label for label in train.labels if label is not None}
+    found = {label for label in train.labels if label is not None} | set(spec.train.keep_labels or ())
     if len(found) < 2:
         only = f"the one label {next(iter(found))!r}" if found else "no label in any row"
         raise DataError(
@@ -120,7 +129,7 @@ def _label_key(label: str) -> tuple[float, str]:
     return (int(label) if label.isascii() and label.isdigit() else math.inf, label)
 
 
-def _positions(name: str, rows: Rows, labels: tuple[str, ...], path: str) -> npt.NDArray[np.int64]:
+def _positions(name: str, rows: Rows, labels: tuple[str, ...], source: SourceSpec) -> npt.NDArray[np.int64]:
     position: dict[str | None, int] = {label: i for i, label in enumerate(labels)}
     position[None] = NO_LABEL
     unknown = Counter(label for label in rows.labels if label is not None and label not in position)
@@ -131,11 +140,11 @@ def _positions(name: str, rows: Rows, labels: tuple[str, ...], path: str) -> npt
         )
         near = did_you_mean(next(iter(unknown)), labels)
         raise DataError(
-            f"{name} ({path}): {unknown.total()} of {len(rows.labels)} rows have an unknown label: {counts}; "
-            f"known are {listed(map(repr, labels))}",
+            f"{name} ({source.path}): {unknown.total()} of {len(rows.labels)} rows have an unknown label: "
+            f"{counts}; known are {listed(map(repr, labels))}",
             hint=near
             or "known labels are the teacher's (which `label_map:` under `teacher:` renames), else those of "
-            "`labels:`, else those of train",
+            "`labels:`, else those of train; `keep_labels:` reads rows of some labels alone",
         )
     return np.fromiter((position[label] for label in rows.labels), np.int64, len(rows.labels))
 
@@ -143,8 +152,8 @@ def _positions(name: str, rows: Rows, labels: tuple[str, ...], path: str) -> npt
 # ---------------------------------------------------------------- pools
 
 
-def _pool(name: str, rows: Rows, labels: tuple[str, ...], path: str, warnings: list[str]) -> Pool:
-    positions = _positions(name, rows, labels, path)
+def _pool(name: str, rows: Rows, labels: tuple[str, ...], source: SourceSpec, warnings: list[str]) -> Pool:
+    path, positions = source.path, _positions(name, rows, labels, source)
     if name != "unlabelled":
         _check_labelled(name, positions, path, warnings)
     empty = np.fromiter((not text.strip() for text in rows.texts), bool, len(rows.texts))
@@ -191,6 +200,35 @@ def _check_classes(pools: Mapping[str, Pool], labels: tuple[str, ...], warnings:
         )
 
 
+# ---------------------------------------------------------------- noise, augmentation
+
+
+def _with_noise(pool: Pool, share: float, num_labels: int, seed: int, warnings: list[str]) -> Pool:
+    """`share` of the labelled rows get another label; a larger share changes these rows too, and likewise."""
+    labelled = np.flatnonzero(pool.labels_N >= 0)
+    count = round(share * len(labelled))
+    if not count:
+        return pool
+    chance = np.random.default_rng(seed)
+    chosen = labelled[chance.permutation(len(labelled))[:count]]
+    shift = chance.integers(1, num_labels, len(pool))[chosen]
+    noisy = pool.labels_N.copy()
+    noisy[chosen] = (noisy[chosen] + shift) % num_labels
+    warnings.append(
+        f"train: {count} of {len(labelled)} labels are wrong on purpose (`label_noise: {share:g}`)"
+    )
+    return Pool(pool.name, pool.texts, noisy)
+
+
+def _augmented(train: Pool, spec: DataSpec, mask_token: str | None, warnings: list[str]) -> Pool:
+    assert spec.augmented is not None
+    rows = augment.augment(train.texts, spec.augmented, language=spec.language, mask_token=mask_token)
+    same = augment.unchanged(rows, train.texts, spec.augmented.times)
+    if same:
+        warnings.append(f"augmented: {same} of {len(rows)} texts are what they were made from")
+    return Pool(augment.NAME, rows, np.full(len(rows), NO_LABEL, np.int64))
+
+
 # ---------------------------------------------------------------- duplicates, fingerprint
 
 
@@ -204,7 +242,7 @@ def _duplicates(pools: Mapping[str, Pool]) -> list[str]:
     found: list[str] = []
     for first, second in combinations(pools, 2):
         shared = seen[first] & seen[second]
-        if not shared or {first, second} == {"train", "unlabelled"}:
+        if not shared or {first, second} <= set(TRAINED_ON):
             continue
         count = f"{len(shared)} text{'s stand' if len(shared) > 1 else ' stands'}"
         found.append(f"{count} in {first} and in {second}, e.g. {min(shared)[:60]!r}; scores may be too good")
@@ -238,7 +276,7 @@ def load_saved(blobs: Blobs, sha256: str) -> Dataset:
         found = manifest.get("format")
         raise ArtifactError(f"artifact {sha256[:12]} is not a {FORMAT} but {found!r}")
     pools = {name: _from_parquet(name, blobs.open(digest)) for name, digest in manifest["pools"].items()}
-    order: Sequence[str] = [name for name in ("train", *SCORED, "unlabelled") if name in pools]
+    order: Sequence[str] = [name for name in ("train", *SCORED, *TRAINED_ON[1:]) if name in pools]
     return Dataset(
         labels=tuple(manifest["labels"]),
         pools={name: pools[name] for name in order},

@@ -100,7 +100,7 @@ class Cut:
 
 
 def to_rows(cells: Iterable[Cell], source: str, cut: Cut) -> Rows:
-    """Texts and label names of the raw cells that `cut` keeps; raises DataError for a cell that is neither."""
+    """Texts and label names of the cells that `cut` keeps; raises DataError for a cell that is neither."""
     texts: list[str] = []
     labels: list[str | None] = []
     for cell in cells:
