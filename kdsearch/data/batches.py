@@ -51,22 +51,42 @@ def _stream(num_rows: int, seed: int, start: int, stop: int) -> IntArray:
     return np.concatenate(passes)[start - offset : stop - offset].astype(np.int64)
 
 
-def epoch_batches(lengths: IntArray, *, batch_size: int, seed: int, epoch: int, rows: int) -> list[IntArray]:
+def epoch_batches(
+    lengths: IntArray, *, batch_size: int, seed: int, epoch: int, rows: int, whole_passes: bool = False
+) -> list[IntArray]:
     """Row numbers of every batch of an epoch; `epoch` counts from 0 and sees exactly `rows` rows.
 
     Epoch e takes rows [e * rows, (e + 1) * rows) of the stream, so that after any number of epochs every
     row has been seen equally often, give or take one, however many rows an epoch has.
+
+    With `whole_passes` no batch comes before one of an earlier pass over the pool or mixes two, as a teacher
+    in training needs it: what it says of a row changes from visit to visit. A row of the batch before which
+    `seen` rows were drawn since the first epoch has then been drawn `seen // N` times. Where an epoch is one
+    pass, the batches are the same with it and without.
     """
     if not len(lengths) or rows < 1 or batch_size < 1:
         raise ValueError(f"no batches of {batch_size} from {len(lengths)} rows, {rows} an epoch")
-    seen = _stream(len(lengths), seed, epoch * rows, (epoch + 1) * rows)
+    start, stop, size = epoch * rows, (epoch + 1) * rows, len(lengths)
+    if not whole_passes:
+        return _batches(_stream(size, seed, start, stop), lengths, batch_size, (seed, epoch, 1))
+    batches: list[IntArray] = []
+    for k in range(start // size, -(-stop // size)):
+        part = _stream(size, seed, max(start, k * size), min(stop, (k + 1) * size))
+        batches += _batches(part, lengths, batch_size, (seed, k, 1))
+    return batches
+
+
+def _batches(
+    seen: IntArray, lengths: IntArray, batch_size: int, order_seed: tuple[int, ...]
+) -> list[IntArray]:
+    """Rows of about the same length together, the batches in seeded order."""
     batches: list[IntArray] = []
     together = BATCHES_SORTED_TOGETHER * batch_size
-    for start in range(0, rows, together):
+    for start in range(0, len(seen), together):
         bucket = seen[start : start + together]
         bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
         batches.extend(bucket[i : i + batch_size] for i in range(0, len(bucket), batch_size))
-    order = np.random.default_rng((seed, epoch, 1)).permutation(len(batches))
+    order = np.random.default_rng(order_seed).permutation(len(batches))
     return [batches[i] for i in order]
 
 

@@ -1,5 +1,7 @@
 """Checkpoint of a training: weights, optimizer and the best state so far, as bytes.
 
+Beside the module there may be companions: what the terms learn, and a teacher in training.
+
 What is not in it needs no room in it: the learning rate is a function of the rows seen, the order of the
 data and the random numbers (dropout) are functions of (seed, epoch). So a resumed training equals an
 uninterrupted one bit for bit, and nothing that happens between two epochs can change it.
@@ -8,6 +10,7 @@ uninterrupted one bit for bit, and nothing that happens between two epochs can c
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -48,21 +51,46 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in module.state_dict().items()}
 
 
-def dump(progress: Progress, module: nn.Module, optimizer: torch.optim.Optimizer) -> bytes:
+def pack(content: Mapping[str, Any]) -> bytes:
+    """Tensors, numbers and texts as bytes; `unpack` is its inverse."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **content}, buffer)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> dict[str, Any]:
+    """From what `pack` gave, on the CPU; ArtifactError if the bytes are no checkpoint."""
+    try:
+        content: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds
+        raise ArtifactError(f"a checkpoint cannot be read: {error}", hint="start the trial afresh") from error
+    if content.get("format") != FORMAT:
+        raise ArtifactError(
+            f"a checkpoint has format {content.get('format')!r}, this kdsearch reads {FORMAT}",
+            hint="resume with the kdsearch version that began the trial",
+        )
+    return content
+
+
+def dump(
+    progress: Progress,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    companions: Mapping[str, nn.Module],
+) -> bytes:
     """Everything that goes on from here needs."""
     best = progress.best
-    content: dict[str, Any] = {
-        "format": FORMAT,
-        "epochs_run": progress.epochs_run,
-        "rows_seen": progress.rows_seen,
-        "seconds": progress.seconds,
-        "module": module.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "best": None if best is None else _dump_best(best, current=best.epoch == progress.epochs_run),
-    }
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
+    return pack(
+        {
+            "epochs_run": progress.epochs_run,
+            "rows_seen": progress.rows_seen,
+            "seconds": progress.seconds,
+            "module": module.state_dict(),
+            "companions": {name: companion.state_dict() for name, companion in companions.items()},
+            "optimizer": optimizer.state_dict(),
+            "best": None if best is None else _dump_best(best, current=best.epoch == progress.epochs_run),
+        }
+    )
 
 
 def _dump_best(best: Best, *, current: bool) -> dict[str, Any]:
@@ -74,18 +102,17 @@ def _dump_best(best: Best, *, current: bool) -> dict[str, Any]:
     }
 
 
-def load(data: bytes, module: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Put module and optimizer where `dump` left them; ArtifactError if the bytes are no checkpoint."""
-    try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds
-        raise ArtifactError(f"a checkpoint cannot be read: {error}", hint="start the trial afresh") from error
-    if content.get("format") != FORMAT:
-        raise ArtifactError(
-            f"a checkpoint has format {content.get('format')!r}, this kdsearch reads {FORMAT}",
-            hint="resume with the kdsearch version that began the trial",
-        )
+def load(
+    data: bytes,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    companions: Mapping[str, nn.Module],
+) -> Progress:
+    """Put everything where `dump` left it; ArtifactError if the bytes are no checkpoint."""
+    content = unpack(data)
     module.load_state_dict(content["module"])
+    for name, companion in companions.items():
+        companion.load_state_dict(content["companions"][name])
     optimizer.load_state_dict(content["optimizer"])
     return Progress(
         epochs_run=content["epochs_run"],

@@ -1,7 +1,9 @@
-"""The one training loop: stages, epochs, batches, steps, read from top to bottom.
+"""The one training loop: stages, epochs, batches, turns, read from top to bottom.
 
 Notable:
 - Students and teachers alike: anything that maps (input_ids, attention_mask) to `Output`.
+- A turn is a forward pass, one backward pass through the sum of its terms, and one step. Whom a term
+  teaches is decided by what it detaches, nowhere else.
 - Same settings, same weights: order of data and dropout depend on (seed, epoch) alone.
 - A checkpoint after every epoch; resumed equals uninterrupted, bit for bit on the CPU.
 - Nothing is read back from the device within an epoch.
@@ -10,7 +12,6 @@ Notable:
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,16 +25,17 @@ from torch import Tensor, nn
 from kdsearch.core.errors import KdsearchError
 from kdsearch.core.records import EpochReport, Scores
 from kdsearch.data.batches import Output, collate, epoch_batches
-from kdsearch.data.tokens import TokenPool, concat
+from kdsearch.data.tokens import TokenPool
 from kdsearch.distill import checkpoint
 from kdsearch.distill.checkpoint import Best, Progress
-from kdsearch.distill.stage import Seen, Stage
+from kdsearch.distill.examples import Arrays, Examples, gather
+from kdsearch.distill.live import VALIDATION, LiveTeacher, TeacherInTraining, seed_of
+from kdsearch.distill.optimizer import Learner, Optimizer, Schedule, ScheduleKind
+from kdsearch.distill.stage import HISTORICAL, LIVE, TEACHER, TRAJECTORY, Joint, Seen, Stage, Term
 from kdsearch.measure.quality import score
 from kdsearch.teachers.signals import compute_logits
 
 FloatArray = npt.NDArray[np.float32]
-WARM_UP = 0.1
-"""Share of all rows over which the linear schedule rises to the learning rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +52,8 @@ class FitSettings:
     device: str = "cpu"
     weight_decay: float = 0.01
     clip_norm: float = 1.0
-    schedule: Literal["constant", "linear"] = "linear"
-    """``linear``: up over the first tenth of all rows, then down to 0; over all stages."""
+    schedule: ScheduleKind = "linear"
+    """Over the rows of all stages."""
     select: Literal["quality", "nll"] = "quality"
     """What makes an epoch the best; the other one breaks ties, then the earlier epoch wins."""
 
@@ -71,14 +73,8 @@ class FitReport:
     """Of the best epoch, in the validation pool's order."""
     stopped: bool
     seconds: float
-
-
-@dataclass(frozen=True)
-class _Examples:
-    """A stage's pools as one, and the teacher's logits row by row."""
-
-    pool: TokenPool
-    teacher_logits_NC: Tensor | None
+    teacher_scores: Scores | None = None
+    """Of the jointly trained teacher after its last step; None if there is none, or if stopped."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +82,18 @@ class _Training:
     """What stays the same from the first step to the last."""
 
     module: nn.Module
-    optimizer: torch.optim.Optimizer
+    learned: nn.ModuleList
+    """What terms learn for themselves."""
+    teacher: TeacherInTraining | None
+    optimizer: Optimizer
     settings: FitSettings
-    total_rows: int
     breathe: Callable[[], None]
     should_stop: Callable[[], bool]
+
+    @property
+    def companions(self) -> dict[str, nn.Module]:
+        """All that is trained beside the module."""
+        return {"learned": self.learned, **({"teacher": self.teacher} if self.teacher else {})}
 
 
 def fit(
@@ -98,29 +101,33 @@ def fit(
     stages: Sequence[Stage],
     *,
     pools: Mapping[str, TokenPool],
-    teacher_logits: Mapping[str, FloatArray],
+    signals: Mapping[str, Arrays],
     validation: TokenPool,
-    validation_teacher_logits: FloatArray | None,
+    validation_signals: Arrays,
     settings: FitSettings,
     on_epoch: Callable[[EpochReport, bytes], None],
     resume: bytes | None,
     breathe: Callable[[], None],
     should_stop: Callable[[], bool],
+    live: LiveTeacher | None = None,
 ) -> FitReport:
     """Train a module through all stages and keep its best scored epoch.
 
+    `signals` holds each signal's arrays by pool (`TRAJECTORY`: visits first); `validation_signals` may hold
+    `TEACHER` and `HISTORICAL` for agreement and coverage. `live` is asked for by joint stages and is trained.
     `on_epoch` gets each epoch's report and checkpoint; `resume` is such a checkpoint. `should_stop` is asked
     before every step: True ends the training, and what the last checkpoint has not, is lost.
     """
-    training = _begin(module, stages, settings, breathe, should_stop)
-    progress = checkpoint.load(resume, module, training.optimizer) if resume else Progress()
-    for stage, examples in _epochs(stages, pools, teacher_logits, settings, skip=progress.epochs_run):
+    training = _begin(module, stages, pools, live, settings, breathe, should_stop)
+    adamw, companions = training.optimizer.adamw, training.companions
+    progress = checkpoint.load(resume, module, adamw, companions) if resume else Progress()
+    for stage, examples in _epochs(stages, pools, signals, settings, skip=progress.epochs_run):
         started = time.perf_counter()
         losses = _train_epoch(training, stage, examples, progress)
         if losses is None:
             return _report(progress, stopped=True)
         epoch = progress.epochs_run + 1
-        scored = _validate(training, validation, validation_teacher_logits, epoch) if stage.scored else None
+        scored = _validate(training, validation, validation_signals, epoch) if stage.scored else None
         seconds = time.perf_counter() - started
         progress = _advance(progress, stage, scored, settings, seconds=seconds)
         scores = scored.scores if scored else None
@@ -128,107 +135,176 @@ def fit(
         report = EpochReport(
             stage=stage.name, epoch=epoch, rows_seen=rows_seen, losses=losses, scores=scores, seconds=seconds
         )
-        on_epoch(report, checkpoint.dump(progress, module, training.optimizer))
-    return _report(progress, stopped=False)
+        on_epoch(report, checkpoint.dump(progress, module, adamw, companions))
+    return _report(progress, stopped=False, teacher_scores=_teacher_scores(training, live))
 
 
 def _begin(
     module: nn.Module,
     stages: Sequence[Stage],
+    pools: Mapping[str, TokenPool],
+    live: LiveTeacher | None,
     settings: FitSettings,
     breathe: Callable[[], None],
     should_stop: Callable[[], bool],
 ) -> _Training:
+    _check(stages)
+    module.to(settings.device)
+    learned = nn.ModuleList(
+        dict.fromkeys(term.learned for s in stages for term in s.all_terms if term.learned)
+    )
+    learned.to(settings.device)
+    joint = stages[0].joint
+    teacher = _teacher(stages[0], pools, live, settings)
+    total_rows = sum(stage.epochs * stage.rows_per_epoch for stage in stages)
+    optimizer = _optimizer(module, learned, teacher, joint, settings, total_rows)
+    return _Training(module, learned, teacher, optimizer, settings, breathe, should_stop)
+
+
+def _check(stages: Sequence[Stage]) -> None:
     if not any(stage.scored and stage.epochs for stage in stages):
         raise ValueError("no stage is scored, so that nothing could be the best")
-    module.to(settings.device)
-    total_rows = sum(stage.epochs * stage.rows_per_epoch for stage in stages)
-    return _Training(module, _optimizer(module, settings), settings, total_rows, breathe, should_stop)
+    alone = len(stages) == 1 and len(stages[0].pools) == 1
+    if not alone and any(_follows_training(stage) for stage in stages):
+        raise ValueError("a teacher in training is for the only stage of a scheme, on one pool")
+
+
+def _follows_training(stage: Stage) -> bool:
+    """Whether the student sees a teacher in training, so that it matters how often a row was drawn."""
+    return stage.joint is not None or TRAJECTORY in stage.needs
+
+
+def _teacher(
+    stage: Stage, pools: Mapping[str, TokenPool], live: LiveTeacher | None, settings: FitSettings
+) -> TeacherInTraining | None:
+    if stage.joint is None:
+        return None
+    if live is None:
+        raise ValueError(f"stage {stage.name!r} trains a teacher, and there is none")
+    return live.join(
+        pools[stage.pools[0]],
+        passes=stage.joint.passes,
+        num_labels=len(settings.labels),
+        seed=settings.seed,
+        device=settings.device,
+    )
+
+
+def _optimizer(
+    module: nn.Module,
+    learned: nn.Module,
+    teacher: TeacherInTraining | None,
+    joint: Joint | None,
+    settings: FitSettings,
+    total_rows: int,
+) -> Optimizer:
+    rate = joint.student_learning_rate if joint else None
+    own = Schedule(learning_rate=rate or settings.learning_rate, kind=settings.schedule, rows=total_rows)
+    learners = [Learner([*module.parameters(), *learned.parameters()], own)]
+    if teacher is not None and joint is not None:
+        kind, rows = settings.schedule, total_rows
+        if joint.schedule != "student":
+            kind, rows = joint.schedule, teacher.rows_to_learn
+        schedule = Schedule(learning_rate=joint.learning_rate, kind=kind, rows=rows)
+        learners.append(Learner(teacher.parameters(), schedule))
+    return Optimizer(
+        learners,
+        weight_decay=settings.weight_decay,
+        clip_norm=settings.clip_norm,
+        clip=joint.clip if joint else "own",
+    )
 
 
 def _epochs(
     stages: Sequence[Stage],
     pools: Mapping[str, TokenPool],
-    teacher_logits: Mapping[str, FloatArray],
+    signals: Mapping[str, Arrays],
     settings: FitSettings,
     *,
     skip: int,
-) -> Iterator[tuple[Stage, _Examples]]:
+) -> Iterator[tuple[Stage, Examples]]:
     """Every epoch of every stage but the first `skip`, with its examples (gathered once a stage)."""
     for stage in stages:
         if skip < stage.epochs:
-            examples = _gather(stage, pools, teacher_logits, settings)
+            examples = gather(stage, pools, signals, num_labels=len(settings.labels), device=settings.device)
             yield from ((stage, examples) for _ in range(stage.epochs - skip))
         skip = max(0, skip - stage.epochs)
 
 
-def _gather(
-    stage: Stage,
-    pools: Mapping[str, TokenPool],
-    teacher_logits: Mapping[str, FloatArray],
-    settings: FitSettings,
-) -> _Examples:
-    pool = concat([pools[name] for name in stage.pools], name="+".join(stage.pools))
-    if not stage.needs_teacher:
-        return _Examples(pool, None)
-    for name in stage.pools:
-        logits_NC = teacher_logits[name]
-        expected = (len(pools[name]), len(settings.labels))
-        if logits_NC.shape != expected or not np.isfinite(logits_NC).all():
-            raise ValueError(f"teacher logits of {name!r}: {logits_NC.shape}, not {expected}, or not finite")
-    logits_NC = np.concatenate([teacher_logits[name] for name in stage.pools]).astype(np.float32)
-    return _Examples(pool, torch.from_numpy(logits_NC).to(settings.device))
-
-
 def _train_epoch(
-    training: _Training, stage: Stage, examples: _Examples, progress: Progress
+    training: _Training, stage: Stage, examples: Examples, progress: Progress
 ) -> dict[str, float] | None:
     """One epoch; the mean of each weighted term over its rows, or None if asked to stop."""
     settings, rows_seen = training.settings, progress.rows_seen
-    _seed_epoch(settings.seed, progress.epochs_run)
-    training.module.train()
-    sums_K = torch.zeros(len(stage.terms), device=settings.device)
+    torch.manual_seed(seed_of(f"{settings.seed}/{progress.epochs_run}"))
+    for trained in (training.module, *training.companions.values()):
+        trained.train()
+    sums_K = torch.zeros(len(stage.all_terms), device=settings.device)
     batches = epoch_batches(
         examples.pool.lengths,
         batch_size=settings.batch_size,
         seed=settings.seed,
         epoch=progress.epochs_run,
         rows=stage.rows_per_epoch,
+        whole_passes=_follows_training(stage),
     )
     for rows in batches:
         if training.should_stop():
             return None
         training.breathe()
-        _set_learning_rate(training, (rows_seen + len(rows) / 2) / training.total_rows)
-        seen = _forward(training, examples, rows)
-        weighted_K = torch.stack([term.weight * term.loss(seen) for term in stage.terms])
-        weighted_K.sum().backward()
-        nn.utils.clip_grad_norm_(training.module.parameters(), settings.clip_norm)
-        training.optimizer.step()
-        training.optimizer.zero_grad()
-        sums_K += weighted_K.detach() * len(rows)
+        losses = [
+            _turn(training, examples, terms, rows, rows_seen, turn)
+            for turn, terms in enumerate((stage.terms, stage.then))
+            if terms
+        ]
+        sums_K += torch.cat(losses) * len(rows)
         rows_seen += len(rows)
     return _mean_losses(stage, sums_K, epoch=progress.epochs_run + 1)
 
 
-def _forward(training: _Training, examples: _Examples, rows: npt.NDArray[np.int64]) -> Seen:
+def _turn(
+    training: _Training,
+    examples: Examples,
+    terms: Sequence[Term],
+    rows: npt.NDArray[np.int64],
+    rows_seen: int,
+    turn: int,
+) -> Tensor:
+    """One step on some rows; each weighted term."""
+    needs = frozenset(name for term in terms for name in term.needs)
+    seen = _forward(training, examples, needs, rows, rows_seen, turn)
+    weighted_K = torch.stack([term.weight * term.loss(seen) for term in terms])
+    if weighted_K.requires_grad:  # not so in a teacher's turn once it stands still
+        weighted_K.sum().backward()
+        training.optimizer.step(rows_seen + len(rows) / 2)
+    return weighted_K.detach()
+
+
+def _forward(
+    training: _Training,
+    examples: Examples,
+    needs: frozenset[str],
+    rows: npt.NDArray[np.int64],
+    rows_seen: int,
+    turn: int,
+) -> Seen:
     settings = training.settings
     batch = collate(examples.pool, rows, pad_id=settings.pad_id, device=settings.device)
     kind = torch.device(settings.device).type
     with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda"):
         output: Output = training.module(batch.input_ids_BT, batch.attention_mask_BT)
-    teacher_NC = examples.teacher_logits_NC
+    signals = {name: examples.look_up(name, batch.rows_B, rows_seen) for name in needs - {LIVE}}
+    if LIVE in needs and training.teacher is not None:
+        signals[LIVE] = training.teacher(rows, rows_seen, turn)
     return Seen(
-        logits_BC=output.logits_BC,
-        hidden_BD=output.hidden_BD,
-        labels_B=batch.labels_B,
-        teacher_logits_BC=None if teacher_NC is None else teacher_NC[batch.rows_B],
+        logits_BC=output.logits_BC, hidden_BD=output.hidden_BD, labels_B=batch.labels_B, signals=signals
     )
 
 
 def _mean_losses(stage: Stage, sums_K: Tensor, *, epoch: int) -> dict[str, float]:
     means = {
-        t.name: value / stage.rows_per_epoch for t, value in zip(stage.terms, sums_K.tolist(), strict=True)
+        t.name: value / stage.rows_per_epoch
+        for t, value in zip(stage.all_terms, sums_K.tolist(), strict=True)
     }
     total = sum(means.values())
     if not np.isfinite(total):
@@ -238,31 +314,60 @@ def _mean_losses(stage: Stage, sums_K: Tensor, *, epoch: int) -> dict[str, float
     return {**means, "total": total}
 
 
-def _validate(
-    training: _Training, validation: TokenPool, teacher_logits_NC: FloatArray | None, epoch: int
-) -> Best:
-    settings = training.settings
-    logits_NC = compute_logits(
+def _validate(training: _Training, validation: TokenPool, signals: Arrays, epoch: int) -> Best:
+    scores, logits_NC = validate(
         training.module,
         validation,
-        pad_id=settings.pad_id,
-        device=settings.device,
+        pad_id=training.settings.pad_id,
+        settings=training.settings,
+        signals=signals,
         breathe=training.breathe,
-    )
-    if not np.isfinite(logits_NC).all():
-        raise KdsearchError(
-            f"training diverged: the logits after epoch {epoch} are not finite",
-            hint="lower the learning rate",
-        )
-    scores = score(
-        logits_NC,
-        validation.labels_N,
-        labels=settings.labels,
-        objective=settings.objective,
-        teacher_logits_NC=teacher_logits_NC,
+        when=f"epoch {epoch}",
     )
     state = checkpoint.state_of(training.module)
     return Best(epoch=epoch, scores=scores, state=state, validation_logits_NC=logits_NC)
+
+
+def _teacher_scores(training: _Training, live: LiveTeacher | None) -> Scores | None:
+    if training.teacher is None or live is None:
+        return None
+    scores, _ = validate(
+        live.module,
+        live.pools[VALIDATION],
+        pad_id=live.pad_id,
+        settings=training.settings,
+        signals={},
+        breathe=training.breathe,
+        when="the teacher's last step",
+    )
+    return scores
+
+
+def validate(
+    module: nn.Module,
+    pool: TokenPool,
+    *,
+    pad_id: int,
+    settings: FitSettings,
+    signals: Arrays,
+    breathe: Callable[[], None],
+    when: str,
+) -> tuple[Scores, FloatArray]:
+    """Scores and logits of a student or teacher in evaluation mode, which it is left in."""
+    logits_NC = compute_logits(module, pool, pad_id=pad_id, device=settings.device, breathe=breathe)
+    if not np.isfinite(logits_NC).all():
+        raise KdsearchError(
+            f"training diverged: the logits after {when} are not finite", hint="lower the learning rate"
+        )
+    scores = score(
+        logits_NC,
+        pool.labels_N,
+        labels=settings.labels,
+        objective=settings.objective,
+        teacher_logits_NC=signals.get(TEACHER),
+        historical_NKC=signals.get(HISTORICAL),
+    )
+    return scores, logits_NC
 
 
 def _advance(
@@ -284,7 +389,7 @@ def _merit(candidate: Best, settings: FitSettings) -> tuple[float, float]:
     return (quality, likelihood) if settings.select == "quality" else (likelihood, quality)
 
 
-def _report(progress: Progress, *, stopped: bool) -> FitReport:
+def _report(progress: Progress, *, stopped: bool, teacher_scores: Scores | None = None) -> FitReport:
     best = progress.best
     return FitReport(
         best_state=best.state if best else {},
@@ -295,28 +400,5 @@ def _report(progress: Progress, *, stopped: bool) -> FitReport:
         validation_logits_NC=best.validation_logits_NC if best else np.empty((0, 0), np.float32),
         stopped=stopped,
         seconds=progress.seconds,
+        teacher_scores=teacher_scores,
     )
-
-
-def _optimizer(module: nn.Module, settings: FitSettings) -> torch.optim.AdamW:
-    """Bias-corrected AdamW; biases and norms are not decayed, frozen parameters are left out."""
-    learned = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in learned if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-
-
-def _set_learning_rate(training: _Training, share: float) -> None:
-    """`share` of all rows is behind the middle of this step."""
-    factor = 1.0
-    if training.settings.schedule == "linear":
-        factor = min(share / WARM_UP, (1 - share) / (1 - WARM_UP))
-    for group in training.optimizer.param_groups:
-        group["lr"] = training.settings.learning_rate * factor
-
-
-def _seed_epoch(seed: int, epoch: int) -> None:
-    digest = hashlib.sha256(f"{seed}/{epoch}".encode()).digest()
-    torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,8 +1,8 @@
 """How good logits are on labelled rows: the study's objective, the usual figures, and their intervals.
 
-An F1 or recall that is undefined counts as 0. All figures of an objective come from one function of weighted
-rows, so that an interval and the figure it belongs to cannot disagree.
-Letters: N rows, C classes, U distinct kinds of row, S samples of the bootstrap.
+An F1, recall or coverage that is undefined counts as 0. All figures of an objective come from one function
+of weighted rows, so that an interval and the figure it belongs to cannot disagree.
+Letters: N rows, C classes, K historical teachers, U distinct kinds of row, S samples of the bootstrap.
 """
 
 from __future__ import annotations
@@ -89,8 +89,11 @@ def score(
     labels: tuple[str, ...],
     objective: str,
     teacher_logits_NC: Floats | None = None,
+    historical_NKC: Floats | None = None,
 ) -> Scores:
     """All figures of logits. Rows with label -1 count for the agreement with the teacher only.
+
+    `historical_NKC` are the logits of the K historical teachers; without them coverage is of the teacher's.
 
     Raises ValueError if no row has a label.
     """
@@ -104,14 +107,24 @@ def score(
     agreement = None
     if teacher_logits_NC is not None:
         agreement = float(np.mean(logits_NC.argmax(1) == teacher_logits_NC.argmax(1)))
+    if historical_NKC is None and teacher_logits_NC is not None:
+        historical_NKC = teacher_logits_NC[:, None, :]
+    predicted_N = logits_NC[known].argmax(1)
     return Scores(
         quality=value(objective),
         accuracy=value("accuracy"),
         macro_f1=value("macro_f1"),
         nll=float(-log_p_NC[np.arange(len(known)), true_N].mean()),
-        recall=_recalls(logits_NC[known].argmax(1), true_N, labels),
+        recall=_recalls(predicted_N, true_N, labels),
         agreement=agreement,
+        coverage=None if historical_NKC is None else _coverage(predicted_N, true_N, historical_NKC[known]),
     )
+
+
+def _coverage(predicted_N: Ints, true_N: Ints, historical_NKC: Floats) -> float:
+    """Of the rows that at least one teacher gets right, the share that is right; 0 where there is none."""
+    reached_N = (historical_NKC.argmax(2) == true_N[:, None]).any(axis=1)
+    return float(np.mean(predicted_N[reached_N] == true_N[reached_N])) if reached_N.any() else 0.0
 
 
 def _known(labels_N: Ints) -> npt.NDArray[np.int64]:
