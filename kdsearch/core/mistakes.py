@@ -52,7 +52,8 @@ def _problem(details: ErrorDetails) -> Problem:
 
 
 def _own(details: ErrorDetails) -> Problem:
-    return Problem(path=details["loc"], **details["ctx"])
+    context = dict(details["ctx"])
+    return Problem(path=(*details["loc"], *context.pop("at")), **context)
 
 
 def _unknown_key(details: ErrorDetails) -> Problem:

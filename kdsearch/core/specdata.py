@@ -85,5 +85,6 @@ class DataSpec(Frozen):
         for name in ("validation", "test", "unlabelled"):
             source = getattr(self, name)
             if source is not None and source.label_noise:
-                raise wrong(f"`label_noise` in {name}", "label_noise under train: it is learned from alone")
+                expected = "label_noise under train: it is learned from alone"
+                raise wrong(f"`label_noise` in {name}", expected, at=(name, "label_noise"))
         return self

@@ -22,9 +22,11 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
 
 
-def wrong(message: str, expected: str, *, suggestion: str = "") -> PydanticCustomError:
-    """A mistake at the place of the value being validated."""
-    context = {"message": message, "expected": expected, "suggestion": suggestion}
+def wrong(
+    message: str, expected: str, *, suggestion: str = "", at: tuple[str, ...] = ()
+) -> PydanticCustomError:
+    """A mistake at the place of the value being validated, or at a key below it."""
+    context = {"message": message, "expected": expected, "suggestion": suggestion, "at": at}
     return PydanticCustomError("study", "{message}", context)
 
 

@@ -104,16 +104,20 @@ class TeacherSpec(Frozen):
                 "a teacher built from a configuration knows nothing yet", "finetune: {epochs: 5} beside build"
             )
         if self.build is not None and self.label_map is not None:
-            raise wrong("a teacher built from a configuration has the data's labels", "no label_map")
+            message = "a teacher built from a configuration has the data's labels"
+            raise wrong(message, "no label_map", at=("label_map",))
         if self.finetune is not None and self.label_map is not None:
-            raise wrong("a teacher that is fine-tuned here has the data's labels", "no label_map")
+            message = "a teacher that is fine-tuned here has the data's labels"
+            raise wrong(message, "no label_map", at=("label_map",))
         if self.pretrain is not None and self.build is None:
-            raise wrong("`pretrain` is for a built teacher", "build: {...} beside pretrain")
+            raise wrong("`pretrain` is for a built teacher", "build: {...} beside pretrain", at=("pretrain",))
         return self
 
     def _only_logits(self) -> TeacherSpec:
-        if self.finetune is not None or self.pretrain is not None:
-            raise wrong("a teacher whose `logits` are given is not trained here", "no finetune, no pretrain")
+        for key in ("finetune", "pretrain"):
+            if getattr(self, key) is not None:
+                message = "a teacher whose `logits` are given is not trained here"
+                raise wrong(message, f"no {key}", at=(key,))
         return self
 
 
@@ -155,5 +159,6 @@ class HistoricalSpec(Frozen):
         if (self.model is None) == (self.slice is None):
             raise wrong("a historical teacher has a `model` or a `slice`", "model: DIRECTORY, or slice: 1/3")
         if self.slice is not None and self.label_map is not None:
-            raise wrong("a teacher that is fine-tuned here has the data's labels", "no label_map")
+            message = "a teacher that is fine-tuned here has the data's labels"
+            raise wrong(message, "no label_map", at=("label_map",))
         return self

@@ -22,6 +22,14 @@ def spaces() -> Spaces:
         "layers": Param(kind="int", default=Fixed(1), low=1, high=4, architecture=True),
         "ratio": Param(kind="float", default=Choice((0.5, 1.0)), low=0.1, high=4.0, architecture=True),
         "pooling": Param(kind="str", default=Choice(("max", "mean")), allowed=("max", "mean", "average")),
+        "embedding": Param(kind="str", default=Fixed("random"), allowed=("random", "teacher", "vectors")),
+        "vocabulary": Param(
+            kind="str",
+            default=Fixed("teacher"),
+            allowed=("teacher", "words"),
+            when=("embedding", ("random", "vectors")),
+        ),
+        "lower": Param(kind="bool", default=Choice((True, False)), when=("vocabulary", "words")),
     }
     offline = {
         "loss": Param(kind="str", default=Choice(("kl", "mse")), allowed=("kl", "mse")),
