@@ -48,7 +48,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Everything a study reads: ``train``, ``validation`` and what else it has of `SCORED` and `TRAINED_ON`."""
+    """Everything a study reads: ``train``, ``validation``, and what else of `SCORED` and `TRAINED_ON`."""
 
     labels: tuple[str, ...]
     pools: Mapping[str, Pool]
