@@ -1,4 +1,4 @@
-"""A small BERT made from a configuration, with word pieces learned from the training texts.
+"""A small BERT made from a configuration, with word pieces learned from the texts it will be trained on.
 
 For the quickstart and for texts that no pretrained encoder knows; it must be fine-tuned.
 The word-piece trainer hands out ids in the order of a hash map, which differs between processes, and ids
