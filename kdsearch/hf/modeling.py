@@ -30,7 +30,7 @@ class KdsearchConfig(PreTrainedConfig):  # type: ignore[misc]
         self,
         student: str = "bag",
         student_params: Mapping[str, Any] | None = None,
-        shape: Mapping[str, int] | None = None,
+        shape: Mapping[str, Any] | None = None,
         closing_tokens: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -54,7 +54,9 @@ class KdsearchStudent(PreTrainedModel):  # type: ignore[misc]
 
     def __init__(self, config: KdsearchConfig) -> None:
         super().__init__(config)
-        self.student = build_student(config.student, config.params(), InputShape(**config.shape), None)
+        self.student = build_student(
+            config.student, config.params(), InputShape.from_json(config.shape), None
+        )
         self.post_init()
 
     def forward(

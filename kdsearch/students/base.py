@@ -1,7 +1,7 @@
 """What every student is: token ids and mask in, logits and pooled vector out, and an ONNX graph of its own.
 
 Letters: B texts of a batch, T tokens, E embedding width, D width of the pooled vector, C classes,
-V ids of the teacher's tokenizer.
+V ids of the tokenizer.
 A mask is ones on tokens, then zeros on padding. The same text gives the same output in any padding and batch;
 a text without any token counts as one token whose vector is zero.
 """
@@ -10,20 +10,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from kdsearch.core.errors import UsageError
+from kdsearch.core.facts import Facts
 from kdsearch.core.space import Scalar, Space
 from kdsearch.data.batches import Output
 
 if TYPE_CHECKING:
     from kdsearch.students.onnx_graph import Graph
 
-EMBEDDING_STD = 0.1
-"""N(0, 1), torch's default, is too large beside the steps of Adam: rare words keep their random vectors."""
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderShape:
+    """The architecture of a BERT encoder that a student takes layers from."""
+
+    hidden: int
+    layers: int
+    heads: int
+    intermediate: int
+    max_positions: int
+    layer_norm_eps: float
+    activation: str
+    """As transformers calls it: `gelu`, `gelu_new`..."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +46,50 @@ class InputShape:
     """What a student is handed; with its parameters, everything that fixes its architecture."""
 
     vocab_size: int
-    """Ids of the teacher's tokenizer."""
+    """Ids of the tokenizer whose tokens the student reads."""
     num_tokens: int
     """Rows of the embedding: the tokens that occur in training, padding and unknown included."""
     num_labels: int
     max_length: int
     pad_id: int
+    embedding_width: int = 0
+    """Columns of the given word vectors; 0 where the student starts from none."""
+    encoder: EncoderShape | None = None
+    """Of the given encoder; None where the student starts from none."""
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> InputShape:
+        """From what `dataclasses.asdict` gave, also after a trip through JSON text."""
+        encoder = data.get("encoder")
+        return cls(**{**data, "encoder": None if encoder is None else EncoderShape(**encoder)})
+
+
+class Wants(NamedTuple):
+    """What a student with certain parameters is to be given."""
+
+    vocabulary: str
+    """Whose tokens it reads: `teacher`, `words` or `characters`."""
+    embedding: Literal["random", "teacher", "vectors"]
+    """Where its word vectors start from."""
+    encoder: Literal["", "teacher", "checkpoint"]
+    """Where its encoder starts from; empty where it starts from none."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """Pre-trained weights that a student starts from."""
+
+    embedding_VE: npt.NDArray[np.float32] | None = None
+    """Word vectors (num_tokens, E); the row of padding is not looked at."""
+    encoder: Path | None = None
+    """Folder of a transformers BERT that reads the same tokens."""
+
+
+class Refusal(NamedTuple):
+    """Why a study cannot have a student."""
+
+    message: str
+    expected: str
 
 
 class Student(nn.Module):
@@ -44,8 +97,12 @@ class Student(nn.Module):
 
     NAME: ClassVar[str]
     SPACE: ClassVar[Space]
+    """All it could ever be asked for. A parameter that is added later has a fixed default, which is what
+    students did before: stored ones lack it."""
     params: Mapping[str, Scalar]
-    """What `build_student` was given."""
+    """Every parameter that exists, as `build_student` was given it or by default."""
+    width: int
+    """D."""
     id_table: Tensor
     """(V,) int64: tokenizer id -> row of the embedding."""
 
@@ -54,6 +111,24 @@ class Student(nn.Module):
         self.shape = shape
         self.params = {}
         self.register_buffer("id_table", torch.arange(shape.vocab_size).clamp_(max=shape.num_tokens - 1))
+
+    @classmethod
+    def space(cls, facts: Facts) -> Space:
+        """`SPACE` narrowed to what a study offers."""
+        return cls.SPACE
+
+    @classmethod
+    def refusal(cls, facts: Facts) -> Refusal | None:
+        """Why a study cannot have it; None if it can."""
+        return None
+
+    @classmethod
+    def wants(cls, params: Mapping[str, Scalar]) -> Wants:
+        """What it is to be given beside legal parameters."""
+        return Wants("teacher", "random", "")
+
+    def adopt(self, given: Given) -> None:
+        """Take over pre-trained weights; called once, when the id table is in place."""
 
     def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Output:
         """Logits and the pooled vector that the classifier reads."""
@@ -65,17 +140,6 @@ class Student(nn.Module):
         None: this student has no graph of its own, and torch's exporter is used.
         """
         return None
-
-    def new_embedding(self, width: int) -> nn.Embedding:
-        """A trainable table with a row for each token that occurs."""
-        embedding = nn.Embedding(self.shape.num_tokens, width)
-        nn.init.normal_(embedding.weight, std=EMBEDDING_STD)
-        return embedding
-
-    def embed(self, embedding: nn.Embedding, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
-        """Vectors (B, T, E) of the tokens, zero on padding."""
-        vectors_BTE: Tensor = embedding(self.id_table[input_ids_BT])
-        return vectors_BTE * attention_mask_BT.unsqueeze(-1).to(vectors_BTE.dtype)
 
     def onnx_model(self) -> bytes | None:
         """This student as an ONNX file: `input_ids`, `attention_mask` (B, T) int64 -> `logits` (B, C)."""

@@ -1,29 +1,29 @@
-"""BertSmall: a BERT encoder of few and narrow layers, trained from random weights.
+"""BertSmall: a small BERT encoder: narrow from random weights, or layers of a given one.
 
 Notable: one head per 32 columns, as in MiniLM; the classifier reads the mean of the last states, which
-learns faster from scratch than a [CLS] state does.
+learns faster from scratch than a [CLS] state does. With `init: teacher` it starts from every k-th layer of
+the teacher, with `init: checkpoint` from all layers of the study's encoder; both keep the given width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
-from kdsearch.core.space import Choice, Param, Range, Space
+from kdsearch.core.facts import Facts
+from kdsearch.core.space import Choice, Fixed, Param, Range, Scalar, Space
 from kdsearch.data.batches import Output
-from kdsearch.students.base import InputShape, Student, first_always, lengths
+from kdsearch.students.base import Given, InputShape, Student, Wants, first_always, lengths
+from kdsearch.students.encoder import new_encoder, own_shape, take_over
 
 if TYPE_CHECKING:
     from kdsearch.students.onnx_graph import Graph
 
-COLUMNS_PER_HEAD = 32
-
-
-def num_heads(hidden: int) -> int:
-    """As many heads of at least 32 columns as divide the width evenly."""
-    most = max(1, hidden // COLUMNS_PER_HEAD)
-    return next(heads for heads in range(most, 0, -1) if hidden % heads == 0)
+INITS = ("config", "teacher", "checkpoint")
+OWN = ("init", "config")
 
 
 class BertSmall(Student):
@@ -31,29 +31,55 @@ class BertSmall(Student):
 
     NAME = "bert_small"
     SPACE: ClassVar[Space] = {
-        "layers": Param(kind="int", default=Choice((1, 2)), low=1, high=24, architecture=True),
-        "hidden": Param(kind="int", default=Choice((64, 128)), low=4, high=2048, architecture=True),
+        "init": Param(kind="str", default=Fixed("config"), allowed=INITS, architecture=True),
+        "layers": Param(kind="int", default=Choice((1, 2)), low=1, high=24, architecture=True, when=OWN),
+        "hidden": Param(kind="int", default=Choice((64, 128)), low=4, high=2048, architecture=True, when=OWN),
+        "every": Param(
+            kind="int", default=Choice((2, 3)), low=1, high=24, architecture=True, when=("init", "teacher")
+        ),
         "dropout": Param(kind="float", default=Range(0.0, 0.3), low=0.0, high=0.95),
     }
 
-    def __init__(self, shape: InputShape, *, layers: int, hidden: int, dropout: float) -> None:
-        from transformers import BertConfig, BertModel  # seconds to import
-
+    def __init__(
+        self,
+        shape: InputShape,
+        *,
+        init: str,
+        dropout: float,
+        layers: int = 0,
+        hidden: int = 0,
+        every: int = 1,
+    ) -> None:
         super().__init__(shape)
-        config = BertConfig(
-            vocab_size=shape.num_tokens,
-            hidden_size=hidden,
-            num_hidden_layers=layers,
-            num_attention_heads=num_heads(hidden),
-            intermediate_size=4 * hidden,
-            max_position_embeddings=shape.max_length,
-            type_vocab_size=1,
-            hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=dropout,
-        )
-        self.encoder = BertModel(config, add_pooling_layer=False)
+        encoder = own_shape(hidden, layers, shape.max_length) if init == "config" else shape.encoder
+        if encoder is None or every > encoder.layers:
+            raise ValueError(f"bert_small with init {init!r} and every {every}: the shape says {encoder}")
+        self.width = encoder.hidden
+        self.taken = range(every, encoder.layers + 1, every)
+        self.encoder = new_encoder(encoder, shape, layers=len(self.taken), dropout=dropout)
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(hidden, shape.num_labels)
+        self.classifier = nn.Linear(self.width, shape.num_labels)
+
+    @classmethod
+    def space(cls, facts: Facts) -> Space:
+        """Without the encoders that the study does not have, and no step longer than the teacher."""
+        has = {"config": True, "teacher": facts.bert_teacher, "checkpoint": facts.encoder_layers is not None}
+        init = replace(cls.SPACE["init"], allowed=tuple(origin for origin, there in has.items() if there))
+        if not facts.bert_teacher or facts.teacher_layers is None:
+            return {**cls.SPACE, "init": init}
+        steps = tuple(step for step in (2, 3) if step <= facts.teacher_layers) or (1,)
+        every = replace(cls.SPACE["every"], high=facts.teacher_layers, default=Choice(steps))
+        return {**cls.SPACE, "init": init, "every": every}
+
+    @classmethod
+    def wants(cls, params: Mapping[str, Scalar]) -> Wants:
+        """As `init` says."""
+        return Wants("teacher", "random", "" if params["init"] == "config" else params["init"])  # type: ignore[arg-type]
+
+    def adopt(self, given: Given) -> None:
+        """Take over the tables and the layers, if there is an encoder to take them from."""
+        if given.encoder is not None:
+            take_over(self.encoder, given.encoder, id_table=self.id_table, numbers=self.taken)
 
     def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Output:
         """Logits and the mean of the last states."""
@@ -65,15 +91,7 @@ class BertSmall(Student):
 
     def draw(self, graph: Graph) -> str:
         """As `forward`."""
-        from kdsearch.students.onnx_bert import attention_bias, draw_embeddings, draw_layer
+        from kdsearch.students.onnx_bert import draw_mean_states
 
-        lengths_B = graph.lengths()
-        is_token_BT = graph.is_token(lengths_B)
-        bias_B11T = attention_bias(graph, is_token_BT)
-        states_BTD = draw_embeddings(graph, self.encoder.embeddings, graph.compact_ids(self.id_table))
-        for layer in self.encoder.encoder.layer:
-            states_BTD = draw_layer(graph, layer, states_BTD, bias_B11T)
-        mask_BT1 = graph.unsqueeze(graph.as_float(is_token_BT), 2)
-        total_BD = graph.reduce("ReduceSum", graph.node("Mul", states_BTD, mask_BT1), 1)
-        mean_BD = graph.node("Div", total_BD, graph.unsqueeze(graph.as_float(lengths_B), 1))
-        return graph.linear(self.classifier, mean_BD)
+        rows_BT = graph.compact_ids(self.id_table)
+        return graph.linear(self.classifier, draw_mean_states(graph, self.encoder, rows_BT))

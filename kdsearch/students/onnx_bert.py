@@ -1,4 +1,4 @@
-"""A layer of a transformers BERT as ONNX nodes: onnxruntime's own fusions then find it.
+"""A transformers BERT as ONNX nodes: onnxruntime's own fusions then find it.
 
 Letters beside those of `base`: H heads, K columns of a head.
 """
@@ -8,11 +8,31 @@ from __future__ import annotations
 import math
 
 from torch import Tensor, nn
-from transformers.models.bert.modeling_bert import BertEmbeddings, BertLayer
+from transformers.models.bert.modeling_bert import BertEmbeddings, BertLayer, BertModel
 
+from kdsearch.students.encoder import ACTIVATIONS
 from kdsearch.students.onnx_graph import Graph
 
 LOWEST = -1e9
+
+
+def draw_mean_states(graph: Graph, encoder: BertModel, rows_BT: str) -> str:
+    """The mean (B, D) over the tokens of the last states, from rows of the encoder's word table."""
+    lengths_B = graph.lengths()
+    is_token_BT = graph.is_token(lengths_B)
+    states_BTD = draw_encoder(graph, encoder, rows_BT, attention_bias(graph, is_token_BT))
+    mask_BT1 = graph.unsqueeze(graph.as_float(is_token_BT), 2)
+    total_BD = graph.reduce("ReduceSum", graph.node("Mul", states_BTD, mask_BT1), 1)
+    return graph.node("Div", total_BD, graph.unsqueeze(graph.as_float(lengths_B), 1))
+
+
+def draw_encoder(graph: Graph, encoder: BertModel, rows_BT: str, bias_B11T: str) -> str:
+    """Last states (B, T, D) of all layers."""
+    activation = ACTIVATIONS[encoder.config.hidden_act]
+    states_BTD = draw_embeddings(graph, encoder.embeddings, rows_BT)
+    for layer in encoder.encoder.layer:
+        states_BTD = draw_layer(graph, layer, states_BTD, bias_B11T, activation)
+    return states_BTD
 
 
 def attention_bias(graph: Graph, is_token_BT: str) -> str:
@@ -30,13 +50,16 @@ def draw_embeddings(graph: Graph, embeddings: BertEmbeddings, rows_BT: str) -> s
     return _layer_norm(graph, embeddings.LayerNorm, graph.node("Add", words_BTD, places_TD))
 
 
-def draw_layer(graph: Graph, layer: BertLayer, states_BTD: str, bias_B11T: str) -> str:
-    """States (B, T, D) after the layer."""
+def draw_layer(
+    graph: Graph, layer: BertLayer, states_BTD: str, bias_B11T: str, activation: tuple[str, dict[str, str]]
+) -> str:
+    """States (B, T, D) after the layer; `activation` is an operator and its attributes."""
     mixed_BTD = _attend(graph, layer, states_BTD, bias_B11T)
     after = layer.attention.output
     states_BTD = _close(graph, after.dense, after.LayerNorm, mixed_BTD, states_BTD)
     inner = _dense(graph, layer.intermediate.dense.weight, layer.intermediate.dense.bias, states_BTD)
-    inner = graph.node("Gelu", inner)
+    operator, attributes = activation
+    inner = graph.node(operator, inner, **attributes)
     return _close(graph, layer.output.dense, layer.output.LayerNorm, inner, states_BTD)
 
 

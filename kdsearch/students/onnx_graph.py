@@ -87,9 +87,9 @@ class Graph:
         """Rows (B, T) of the embedding; int32 halves the table."""
         return self.node("Gather", self.tensor(id_table.to(torch.int32)), self.ids_BT)
 
-    def embed(self, id_table: Tensor, embedding: nn.Embedding, mask_BT1: str) -> str:
+    def embed(self, id_table: Tensor, table_VE: Tensor, mask_BT1: str) -> str:
         """Vectors (B, T, E) of the tokens, zero on padding."""
-        vectors = self.node("Gather", self.tensor(embedding.weight), self.compact_ids(id_table))
+        vectors = self.node("Gather", self.tensor(table_VE), self.compact_ids(id_table))
         return self.node("Mul", vectors, mask_BT1)
 
     def unsqueeze(self, value: str, *axes: int) -> str:

@@ -7,17 +7,20 @@ the ReLU is exactly leaving them out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, Unpack, cast
 
 import torch
 from torch import Tensor, nn
 
 from kdsearch.core.space import Choice, Param, Range, Space
 from kdsearch.data.batches import Output
-from kdsearch.students.base import InputShape, Student
+from kdsearch.students.base import InputShape
+from kdsearch.students.words import WordParams, WordStudent, word_space
 
 if TYPE_CHECKING:
     from kdsearch.students.onnx_graph import Graph
+
+CHANNELS = ("static", "non-static", "multichannel")
 
 
 def _sides(kernel_size: int) -> tuple[int, int]:
@@ -25,7 +28,7 @@ def _sides(kernel_size: int) -> tuple[int, int]:
     return (kernel_size - 1) // 2, kernel_size // 2
 
 
-class TextCNN(Student):
+class TextCNN(WordStudent):
     """Convolutions over word vectors, masked maximum, one linear layer."""
 
     NAME = "textcnn"
@@ -34,7 +37,7 @@ class TextCNN(Student):
         "kernel_sizes": Param(
             kind="ints", default=Choice(((2, 3, 4), (3, 4, 5))), low=1, high=64, architecture=True
         ),
-        "embed_dim": Param(kind="int", default=Choice((64, 128)), low=1, high=4096, architecture=True),
+        **word_space(embed_dim=Choice((64, 128)), channels=CHANNELS),
         "dropout": Param(kind="float", default=Range(0.0, 0.5), high=0.95, low=0.0),
     }
 
@@ -44,19 +47,20 @@ class TextCNN(Student):
         *,
         filters: int,
         kernel_sizes: tuple[int, ...],
-        embed_dim: int,
         dropout: float,
+        **words: Unpack[WordParams],
     ) -> None:
-        super().__init__(shape)
-        self.embedding = self.new_embedding(embed_dim)
-        self.convolutions = nn.ModuleList(nn.Conv1d(embed_dim, filters, size) for size in kernel_sizes)
+        super().__init__(shape, **words)
+        self.width = filters * len(kernel_sizes)
+        columns = self.embedding.columns
+        self.convolutions = nn.ModuleList(nn.Conv1d(columns, filters, size) for size in kernel_sizes)
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(filters * len(kernel_sizes), shape.num_labels)
+        self.classifier = nn.Linear(self.width, shape.num_labels)
         self._sides = [_sides(size) for size in kernel_sizes]
 
     def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Output:
         """Logits and the concatenated maxima."""
-        vectors_BET = self.embed(self.embedding, input_ids_BT, attention_mask_BT).transpose(1, 2)
+        vectors_BET = self.embed(input_ids_BT, attention_mask_BT).transpose(1, 2)
         vectors_BET = self.dropout(vectors_BET)
         windows = [
             convolve(nn.functional.pad(vectors_BET, sides))
@@ -69,8 +73,7 @@ class TextCNN(Student):
     def draw(self, graph: Graph) -> str:
         """As `forward`."""
         mask_BT = graph.float_mask()
-        vectors_BTE = graph.embed(self.id_table, self.embedding, graph.unsqueeze(mask_BT, 2))
-        vectors_BET = graph.node("Transpose", vectors_BTE, perm=[0, 2, 1])
+        vectors_BET = graph.node("Transpose", self.draw_embed(graph), perm=[0, 2, 1])
         windows = [
             graph.convolution(cast(nn.Conv1d, layer), vectors_BET, sides)
             for layer, sides in zip(self.convolutions, self._sides, strict=True)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from kdsearch.students.base import InputShape
-from kdsearch.students.bert_small import num_heads
-from kdsearch.students.bilstm import reverse
 from kdsearch.students.building import build_student
+from kdsearch.students.encoder import num_heads
+from kdsearch.students.recurrent import reverse
 
 SHAPE = InputShape(vocab_size=40, num_tokens=40, num_labels=2, max_length=16, pad_id=0)
 
