@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -181,8 +181,10 @@ def _teacher(
         return None
     if live is None:
         raise ValueError(f"stage {stage.name!r} trains a teacher, and there is none")
+    name = stage.pools[0]
     return live.join(
-        pools[stage.pools[0]],
+        name,
+        pools[name],
         passes=stage.joint.passes,
         num_labels=len(settings.labels),
         seed=settings.seed,
@@ -315,46 +317,33 @@ def _mean_losses(stage: Stage, sums_K: Tensor, *, epoch: int) -> dict[str, float
 
 
 def _validate(training: _Training, validation: TokenPool, signals: Arrays, epoch: int) -> Best:
+    module, settings = training.module, training.settings
     scores, logits_NC = validate(
-        training.module,
-        validation,
-        pad_id=training.settings.pad_id,
-        settings=training.settings,
-        signals=signals,
-        breathe=training.breathe,
-        when=f"epoch {epoch}",
+        module, validation, settings, training.breathe, signals=signals, when=f"epoch {epoch}"
     )
-    state = checkpoint.state_of(training.module)
+    state = checkpoint.state_of(module)
     return Best(epoch=epoch, scores=scores, state=state, validation_logits_NC=logits_NC)
 
 
 def _teacher_scores(training: _Training, live: LiveTeacher | None) -> Scores | None:
     if training.teacher is None or live is None:
         return None
-    scores, _ = validate(
-        live.module,
-        live.pools[VALIDATION],
-        pad_id=live.pad_id,
-        settings=training.settings,
-        signals={},
-        breathe=training.breathe,
-        when="the teacher's last step",
-    )
-    return scores
+    settings = replace(training.settings, pad_id=live.pad_id)
+    when = "the teacher's last step"
+    return validate(live.module, live.pools[VALIDATION], settings, training.breathe, signals={}, when=when)[0]
 
 
 def validate(
     module: nn.Module,
     pool: TokenPool,
-    *,
-    pad_id: int,
     settings: FitSettings,
-    signals: Arrays,
     breathe: Callable[[], None],
+    *,
+    signals: Arrays,
     when: str,
 ) -> tuple[Scores, FloatArray]:
     """Scores and logits of a student or teacher in evaluation mode, which it is left in."""
-    logits_NC = compute_logits(module, pool, pad_id=pad_id, device=settings.device, breathe=breathe)
+    logits_NC = compute_logits(module, pool, pad_id=settings.pad_id, device=settings.device, breathe=breathe)
     if not np.isfinite(logits_NC).all():
         raise KdsearchError(
             f"training diverged: the logits after {when} are not finite", hint="lower the learning rate"

@@ -37,12 +37,12 @@ class LiveTeacher:
     pad_id: int
 
     def join(
-        self, pool: TokenPool, *, passes: int, num_labels: int, seed: int, device: str
+        self, name: str, pool: TokenPool, *, passes: int, num_labels: int, seed: int, device: str
     ) -> TeacherInTraining:
         """To be trained on the rows of one of the student's pools; ValueError if its own has others."""
-        own = self.pools[pool.name]
+        own = self.pools[name]
         if not np.array_equal(own.keys, pool.keys):
-            raise ValueError(f"the teacher's pool {pool.name!r} has other rows than the student's")
+            raise ValueError(f"the teacher's pool {name!r} has other rows than the student's")
         return TeacherInTraining(
             self.module,
             own,

@@ -81,15 +81,7 @@ def record_trajectory(
             seconds=seconds,
         )
         on_epoch(report, recording.dump())
-    scores, _ = validate(
-        module,
-        validation,
-        pad_id=settings.pad_id,
-        settings=settings,
-        signals={},
-        breathe=breathe,
-        when="the teacher's last step",
-    )
+    scores, _ = validate(module, validation, settings, breathe, signals={}, when="the teacher's last step")
     return Trajectory(logits_ENC=np.stack(recording.said), teacher_scores=scores, seconds=recording.seconds)
 
 

@@ -15,8 +15,9 @@ from kdsearch.core.records import EpochReport
 from kdsearch.data.batches import Output
 from kdsearch.data.tokens import TokenPool, text_keys
 from kdsearch.distill.fit import FitReport, FitSettings, fit
+from kdsearch.distill.live import LiveTeacher
 from kdsearch.distill.schemes import build_scheme
-from kdsearch.distill.stage import Setting, Stage
+from kdsearch.distill.stage import TEACHER, Setting, Stage
 
 VOCABULARY = 40
 LABELS = ("ham", "spam", "odd")
@@ -65,11 +66,15 @@ class Problem:
     """Everything `fit` needs, with as few words as possible in a test."""
 
     pools: dict[str, TokenPool]
-    teacher_logits: dict[str, np.ndarray]
+    signals: dict[str, dict[str, np.ndarray]]
     validation: TokenPool
     settings: FitSettings
     reports: list[EpochReport] = field(default_factory=list)
     checkpoints: list[bytes] = field(default_factory=list)
+
+    @property
+    def teacher_logits(self) -> dict[str, np.ndarray]:
+        return self.signals[TEACHER]
 
     @property
     def setting(self) -> Setting:
@@ -92,20 +97,23 @@ class Problem:
         should_stop: Callable[[], bool] = lambda: False,
         breathe: Callable[[], None] = lambda: None,
         on_epoch: Callable[[EpochReport, bytes], None] | None = None,
+        live: LiveTeacher | None = None,
+        validation_signals: dict[str, np.ndarray] | None = None,
         **changed: Any,
     ) -> FitReport:
         return fit(
             module,
             stages,
             pools=self.pools,
-            teacher_logits=self.teacher_logits,
+            signals=self.signals,
             validation=self.validation,
-            validation_teacher_logits=None,
+            validation_signals=validation_signals or {},
             settings=replace(self.settings, **changed),
             on_epoch=on_epoch or self.keep,
             resume=resume,
             breathe=breathe,
             should_stop=should_stop,
+            live=live,
         )
 
 
@@ -127,7 +135,7 @@ def problem_of(*, unlabelled: bool) -> Problem:
     shape = {name: (len(pool), len(LABELS)) for name, pool in pools.items()}
     return Problem(
         pools=pools,
-        teacher_logits={name: rng.normal(size=shape[name]).astype(np.float32) * 3 for name in pools},
+        signals={TEACHER: {name: rng.normal(size=shape[name]).astype(np.float32) * 3 for name in pools}},
         validation=random_pool(40, seed=4, name="validation"),
         settings=FitSettings(
             learning_rate=1e-2, batch_size=16, seed=5, objective="accuracy", labels=LABELS, pad_id=0

@@ -20,7 +20,7 @@ from kdsearch.distill import checkpoint
 from kdsearch.distill import fit as fit_module
 from kdsearch.distill.fit import FitReport
 from kdsearch.distill.losses import hard_label
-from kdsearch.distill.stage import Seen, Stage, Term, hard_term, soft_term
+from kdsearch.distill.stage import TEACHER, Seen, Stage, Term, hard_term, soft_term
 from kdsearch.measure import quality
 from kdsearch.teachers.signals import compute_logits
 
@@ -152,17 +152,17 @@ def test_each_row_meets_its_own_teacher_logits_and_label(problem, make_pool, mak
     met: list[int] = []
 
     def check(batch: Seen) -> Tensor:
-        assert batch.teacher_logits_BC is not None
-        assert torch.equal(batch.teacher_logits_BC[:, 0].long(), read)
+        assert TEACHER in batch.signals
+        assert torch.equal(batch.signals[TEACHER][:, 0].long(), read)
         assert torch.equal(batch.labels_B, torch.where(read < 30, read % 3, -1))
-        assert not batch.teacher_logits_BC.requires_grad
+        assert not batch.signals[TEACHER].requires_grad
         met.extend(read.tolist())
         return hard_label(batch.logits_BC, batch.labels_B)
 
     stage = Stage(
         name="spy",
         pools=("train", "unlabelled"),
-        terms=(spying(check, seen, needs_teacher=True),),
+        terms=(spying(check, seen, needs=(TEACHER,)),),
         epochs=2,
         rows_per_epoch=39,
     )
@@ -194,7 +194,7 @@ def test_the_teacher_is_not_asked_for_where_no_term_needs_it(problem, make_stude
     problem.fit(
         make_student(), (Stage(name="s", pools=("train",), terms=(spy,), epochs=1, rows_per_epoch=90),)
     )
-    assert seen and all(batch.teacher_logits_BC is None for batch in seen)
+    assert seen and all(not batch.signals for batch in seen)
 
 
 @pytest.mark.parametrize("damage", ["rows", "classes", "nan"])
@@ -203,7 +203,7 @@ def test_teacher_logits_that_do_not_fit_are_refused(problem, make_student, damag
     if damage == "nan":
         logits[3, 1] = np.nan
     problem.teacher_logits["train"] = {"rows": logits[1:], "classes": logits[:, 1:], "nan": logits}[damage]
-    with pytest.raises(ValueError, match="teacher logits of 'train'"):
+    with pytest.raises(ValueError, match="signal 'teacher' of pool 'train'"):
         problem.fit(make_student(), problem.stages("offline", **OFFLINE))
 
 
@@ -216,7 +216,7 @@ def test_permuting_the_classes_permutes_the_student(problem, make_student, param
     with torch.no_grad():
         permuted.classifier.weight.copy_(permuted.classifier.weight[order].clone())
         permuted.classifier.bias.copy_(permuted.classifier.bias[order].clone())
-    problem.teacher_logits = {n: v[:, order] for n, v in problem.teacher_logits.items()}
+    problem.signals = {TEACHER: {n: v[:, order] for n, v in problem.teacher_logits.items()}}
     relabel = functools.partial(_relabelled, inverse=inverse)
     problem.pools = {n: relabel(pool) for n, pool in problem.pools.items()}
     problem.validation = relabel(problem.validation)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kdsearch.data.batches import collate
 from kdsearch.distill import checkpoint
-from kdsearch.distill.stage import Seen, Stage, Term, hard_term
+from kdsearch.distill.stage import TEACHER, Seen, Stage, Term, hard_term
 
 
 def stage(term: Term, *, epochs: int = 1, rows: int = 90) -> tuple[Stage, ...]:
@@ -70,11 +70,11 @@ def test_a_further_epoch_goes_on_where_the_last_one_ended(problem: Any, make_stu
     problem.teacher_logits["train"][:, 0] = torch.arange(90).numpy()
 
     def note(seen: Seen) -> Tensor:
-        assert seen.teacher_logits_BC is not None
-        met.extend(seen.teacher_logits_BC[:, 0].long().tolist())
+        assert TEACHER in seen.signals
+        met.extend(seen.signals[TEACHER][:, 0].long().tolist())
         return flat(seen)
 
-    problem.fit(make_student(), stage(Term("note", 1.0, note, needs_teacher=True), epochs=3, rows=30))
+    problem.fit(make_student(), stage(Term("note", 1.0, note, needs=(TEACHER,)), epochs=3, rows=30))
     assert sorted(met) == list(range(90))
 
 
