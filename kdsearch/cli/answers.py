@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdsearch.cli import output
 from kdsearch.cli.within import Within, deployable
@@ -151,6 +151,10 @@ def trial_data(study: StudyRow, row: TrialRow, *, on_front: bool) -> dict[str, A
         "on_front": on_front,
         "feasible": row.feasible,
         "speedup": speedup(study, row),
+        "coverage": None if row.scores is None else row.scores.coverage,
+        "recall": None if row.scores is None else dict(row.scores.recall),
+        "teacher_quality": None if row.teacher is None else row.teacher.quality,
+        "peak_memory_mb": row.peak_memory_mb,
     }
 
 
@@ -191,10 +195,15 @@ def trials_table(
     states: bool = False,
     params: bool = True,
 ) -> RenderableType:
-    """Trials with their figures, the teacher below; ``front`` marks its members with a star."""
+    """Trials with their figures, the teacher below; ``front`` marks its members with a star.
+
+    With ``states`` and room for it also what they cover, and the quality of teachers trained beside them.
+    """
     from rich.text import Text
 
-    figures = ("trial", study.quality_name, study.latency_name.replace("_", " "), "speed-up", "MB")
+    extra = [column for column in _EXTRA if states and params and any(column.cell(row) for row in rows)]
+    figures = ["trial", study.quality_name, study.latency_name.replace("_", " "), "speed-up", "MB"]
+    figures += [column.name for column in extra]
     middle = ("state",) if states else ()
     last = ("parameters",) if params else ()
     made = output.table(figures[0], "student", "scheme", *middle, *figures[1:], *last, right=figures)
@@ -204,12 +213,36 @@ def trials_table(
         cells = [f"{star}{row.number}", row.student, row.scheme]
         cells += [str(row.state)] if states else []
         cells += _figures(row.quality, row.latency_ms, speedup(study, row), row.size_mb)
+        cells += [column.cell(row) for column in extra]
         cells += [params_text(row)] if params else []
         made.add_row(*(Text(cell) for cell in cells), style=faded)
     if study.teacher is not None:
         shown = _figures(study.teacher.quality, teacher_ms(study), None, study.teacher.size_mb)
-        made.add_row("teacher", *[""] * (2 + len(middle)), *shown, style="magenta")
+        covered = [column.of_teacher(study) for column in extra]
+        made.add_row("teacher", *[""] * (2 + len(middle)), *shown, *covered, style="magenta")
     return made
+
+
+class Extra(NamedTuple):
+    """A column that is shown where a trial has something to say in it."""
+
+    name: str
+    cell: Callable[[TrialRow], str]
+    of_teacher: Callable[[StudyRow], str] = lambda study: ""
+
+
+_EXTRA = (
+    Extra(
+        "coverage",
+        lambda row: _known(row.scores.coverage if row.scores else None),
+        lambda study: _known(study.teacher.scores.coverage if study.teacher else None),
+    ),
+    Extra("its teacher", lambda row: _known(row.teacher.quality if row.teacher else None)),
+)
+
+
+def _known(value: float | None) -> str:
+    return "" if value is None else output.figure(value, 4)
 
 
 def _figures(

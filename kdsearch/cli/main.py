@@ -37,7 +37,9 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "run": Command("kdsearch.cli.run", "run", "Run a study file to its end, or go on with it.", "Launch"),
-    "study": Command("kdsearch.cli.study", "app", "Validate, create, list and show studies.", "Launch"),
+    "study": Command(
+        "kdsearch.cli.study", "app", "Validate, create, list, show and report studies.", "Launch"
+    ),
     "worker": Command(
         "kdsearch.cli.worker", "app", "Work on a study, from this machine or another.", "Launch"
     ),

@@ -1,4 +1,4 @@
-"""`kdsearch study validate | create | list | show`."""
+"""`kdsearch study validate | create | list | show | report`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from kdsearch.cli import answers, output
+from kdsearch.cli import answers, output, report
 from kdsearch.cli.front import StudyArgument
 from kdsearch.cli.options import Options, group, with_options
 from kdsearch.cli.within import Within
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from kdsearch.core.studyfile import StudyFile
     from kdsearch.store.reads import StudyRow, TrialRow
 
-app = group("Validate, create, list and show studies.")
+app = group("Validate, create, list, show and report studies.")
+app.command("report")(with_options(report.report))
 FileArgument = Annotated[
     Path,
     typer.Argument(
@@ -235,8 +236,21 @@ def _pools(data: Mapping[str, Any]) -> Iterator[str]:
     """Where each pool comes from, as the study file has it."""
     for name in ("train", "validation", "test", "unlabelled"):
         if source := data.get(name):
-            limit = f" (first {source['limit']} rows)" if source.get("limit") else ""
-            yield f"{name} {source['path']}{limit}"
+            yield f"{name} {source['path']}{_cut(source)}"
+    if augmented := data.get("augmented"):
+        yield f"augmented ({augmented['times']} of each training text)"
+
+
+def _cut(source: Mapping[str, Any]) -> str:
+    """How a pool is cut down, and what is done to its labels."""
+    cuts = [
+        f"{len(source['keep_labels'])} of the labels" if source.get("keep_labels") else "",
+        f"up to {source['per_class']} of each label" if source.get("per_class") else "",
+        f"first {source['limit']} rows" if source.get("limit") else "",
+        f"{source['label_noise']:.0%} of the labels wrong" if source.get("label_noise") else "",
+    ]
+    said = ", ".join(filter(None, cuts))
+    return f" ({said})" if said else ""
 
 
 def _teacher(row: StudyRow, preparation: dict[str, Any]) -> str:

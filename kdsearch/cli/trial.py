@@ -113,6 +113,7 @@ def _details(study: StudyRow, row: TrialRow, epochs: Iterable[EpochRow], *, on_f
         "epochs_run": row.epochs_run,
         "rows_seen": row.rows_seen,
         "train_seconds": row.train_seconds,
+        "teacher": None if row.teacher is None else asdict(row.teacher),
         "attempt": row.attempt,
         "worker": row.worker,
         "failure": None if row.failure is None else asdict(row.failure),
@@ -133,7 +134,10 @@ def _human(study: StudyRow, row: TrialRow, epochs: Iterable[EpochRow]) -> Iterab
     if row.scores is not None:
         yield Text(_scores(row.scores))
     if row.best_epoch is not None:
-        yield Text(f"kept: epoch {row.best_epoch} of {row.epochs_run}; {row.rows_seen} rows seen")
+        yield Text(_effort(row))
+    if row.teacher is not None:
+        quality = f"{study.quality_name} {row.teacher.quality:.4f}"
+        yield Text(f"teacher trained beside it: {quality}, {_scores(row.teacher)}")
     if row.failure is not None:
         yield Text(f"\nfailed: {row.failure.message}", style="red")
     seen = list(epochs)
@@ -142,10 +146,20 @@ def _human(study: StudyRow, row: TrialRow, epochs: Iterable[EpochRow]) -> Iterab
         yield _curve(study, seen, row.best_epoch)
 
 
+def _effort(row: TrialRow) -> str:
+    """Which epoch was kept, and what training took."""
+    parts = [f"kept: epoch {row.best_epoch} of {row.epochs_run}", f"{row.rows_seen} rows seen"]
+    parts += [] if row.train_seconds is None else [f"trained in {row.train_seconds:.1f} s"]
+    parts += [] if row.peak_memory_mb is None else [f"{row.peak_memory_mb:.0f} MB of memory at most"]
+    return "; ".join(parts)
+
+
 def _scores(scores: Scores) -> str:
+    parts = [f"accuracy {scores.accuracy:.4f}", f"macro-F1 {scores.macro_f1:.4f}"]
+    parts += [] if scores.agreement is None else [f"agreement with the teacher {scores.agreement:.4f}"]
+    parts += [] if scores.coverage is None else [f"coverage {scores.coverage:.4f}"]
     recall = ", ".join(f"{label} {share:.3f}" for label, share in scores.recall.items())
-    agreement = "" if scores.agreement is None else f"agreement with the teacher {scores.agreement:.4f}, "
-    return f"accuracy {scores.accuracy:.4f}, macro-F1 {scores.macro_f1:.4f}, {agreement}recall: {recall}"
+    return f"{', '.join(parts)}, recall: {recall}"
 
 
 def _curve(study: StudyRow, epochs: Sequence[EpochRow], best: int | None) -> RenderableType:

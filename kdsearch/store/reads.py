@@ -87,6 +87,10 @@ class TrialRow:
     epochs_run: int | None
     rows_seen: int | None
     train_seconds: float | None
+    teacher: Scores | None = None
+    """Of the teacher that was trained beside the student; None where there was none."""
+    peak_memory_mb: float | None = None
+    """10^6 bytes."""
     failure: Failure | None
     artifact: str | None
     validation_logits: str | None
@@ -148,12 +152,16 @@ def scores_of(data: Mapping[str, Any] | None) -> Scores | None:
     if data is None:
         return None
     plain = {key: number(data[key]) for key in ("quality", "accuracy", "macro_f1", "nll")}
-    agreement = data["agreement"]
     return Scores(
         **plain,
         recall=numbers(data["recall"]),
-        agreement=None if agreement is None else number(agreement),
+        agreement=_share(data["agreement"]),
+        coverage=_share(data.get("coverage")),  # old rows have none
     )
+
+
+def _share(value: Any) -> float | None:
+    return None if value is None else number(value)
 
 
 def _study(row: RowMapping) -> StudyRow:
@@ -170,7 +178,15 @@ def _study(row: RowMapping) -> StudyRow:
     )
 
 
-_OF_RESULT = ("best_epoch", "epochs_run", "rows_seen", "train_seconds", "artifact", "validation_logits")
+_OF_RESULT = (
+    "best_epoch",
+    "epochs_run",
+    "rows_seen",
+    "train_seconds",
+    "peak_memory_mb",
+    "artifact",
+    "validation_logits",
+)
 _OF_TRIAL = ("number", "state", "attempt", "created_at", "started_at", "finished_at")
 
 
@@ -191,6 +207,7 @@ def _trial(row: RowMapping) -> TrialRow:
         latency=latency,
         latency_ms=None if latency is None else latency.at(row["latency_name"]),
         size_mb=None if latency is None else latency.size_mb,
+        teacher=scores_of(result.get("teacher")),
         feasible=limits is not None and all(excess <= 0 for excess in numbers(limits).values()),
         worker=row["worker_id"],
         failure=None if failure is None else Failure(**failure),

@@ -110,7 +110,15 @@ def latency(p90_ms: float, size_mb: float = 1.0) -> Latency:
 
 def scores(quality: float) -> Scores:
     recall = {"ham": quality, "spam": quality}
-    return Scores(quality=quality, accuracy=quality, macro_f1=quality, nll=0.3, recall=recall, agreement=0.9)
+    return Scores(
+        quality=quality,
+        accuracy=quality,
+        macro_f1=quality,
+        nll=0.3,
+        recall=recall,
+        agreement=0.9,
+        coverage=quality - 0.025,
+    )
 
 
 def new_study(store: Store, name: str) -> StudyRecord:
@@ -189,6 +197,8 @@ def complete(store: Store, lease: leases.Lease, quality: float, p90_ms: float, s
         train_seconds=12.5,
         artifact="a" * 64,
         validation_logits="b" * 64,
+        teacher=scores(0.97) if lease.config.scheme == "offline" else None,
+        peak_memory_mb=1234.5,
     )
     leases.finish_complete(store.engine, lease, result, {"latency_ms": p90_ms - 10.0})
 

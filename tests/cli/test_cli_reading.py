@@ -32,6 +32,10 @@ FIELDS = {
     "on_front",
     "feasible",
     "speedup",
+    "coverage",
+    "recall",
+    "teacher_quality",
+    "peak_memory_mb",
 }
 
 
@@ -67,6 +71,10 @@ def test_a_trial_of_pareto_as_json(kdsearch: Run, filled: str) -> None:
         "on_front": True,
         "feasible": True,
         "speedup": 10.0,
+        "coverage": pytest.approx(0.925),
+        "recall": {"ham": 0.95, "spam": 0.95},
+        "teacher_quality": 0.97,
+        "peak_memory_mb": 1234.5,
     }
 
 
@@ -150,6 +158,7 @@ def test_trial_list(kdsearch: Run, filled: str) -> None:
     assert "kernel_sizes 2-3-4" in table
     assert "rejected" in table
     assert "★ on the front" in table
+    assert "coverage" in table and "its teacher" in table
 
 
 def test_trial_list_of_nothing(kdsearch: Run, filled: str) -> None:
@@ -176,7 +185,9 @@ def test_trial_show(kdsearch: Run, filled: str) -> None:
         ["2", "distil", "2000"],
     ]
     kept = kdsearch("trial", "show", "opinions", "1", storage=filled).out
-    assert "kept: epoch 5 of 6; 6000 rows seen" in kept
+    assert "kept: epoch 5 of 6; 6000 rows seen; trained in 12.5 s; 1234 MB of memory at most" in kept
+    assert "coverage 0.9250, recall: ham 0.950, spam 0.950" in kept
+    assert "teacher trained beside it: f1:spam 0.9700, accuracy 0.9700" in kept
     assert "parameters: filters 128, kernel_sizes 2-3-4" in kept
     failed = kdsearch("trial", "show", "opinions", "5", storage=filled)
     assert "it broke" in failed.out
