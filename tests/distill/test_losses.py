@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdsearch.distill.losses import SOFT_LOSSES, hard_label, logit_mse, soft_target
+from kdsearch.distill.losses import (
+    MEAN_LOSSES,
+    SOFT_LOSSES,
+    SoftLoss,
+    hard_label,
+    hint,
+    logit_mse,
+    mean_of_teachers,
+    soft_target,
+)
 
 
 def logits(rows: int = 64, classes: int = 5, *, seed: int = 0) -> Tensor:
@@ -24,16 +34,35 @@ def gradient(loss: Tensor, z: Tensor) -> Tensor:
     return torch.autograd.grad(loss, z)[0]
 
 
-def soft_gradient_norm(temperature: float, *, classes: int) -> float:
-    v, z = logits(classes=classes, seed=1), logits(classes=classes, seed=2).requires_grad_()
-    return number(gradient(soft_target(v, z, temperature), z).norm())
+@pytest.mark.parametrize("temperature", [16.0, 64.0])
+@pytest.mark.parametrize("classes", [2, 15])
+def test_temperature_does_not_change_the_size_of_the_soft_gradient(classes: int, temperature: float) -> None:
+    """Neither of the student's nor, where the teacher learns from the soft term too, of the teacher's."""
+    for seed in range(5):
+        v, z = (logits(classes=classes, seed=2 * seed + i).requires_grad_() for i in (0, 1))
+        for leaf in (v, z):
+            limit = gradient(logit_mse(v, z), leaf).norm()
+            found = gradient(soft_target(v, z, temperature), leaf).norm()
+            assert number(found) == pytest.approx(number(limit), rel=0.1)
+
+
+def test_low_temperatures_give_gradients_of_the_same_order() -> None:
+    v, z = logits(seed=1), logits(seed=2).requires_grad_()
+    limit = number(gradient(logit_mse(v, z), z).norm())
+    for temperature in (1.0, 2.0, 4.0, 8.0):
+        found = number(gradient(soft_target(v, z, temperature), z).norm())
+        assert 0.3 < found / limit < 3, temperature
 
 
 @pytest.mark.parametrize("classes", [2, 15])
-def test_temperature_does_not_change_the_size_of_the_soft_gradient(classes: int) -> None:
-    at_16, at_64 = (soft_gradient_norm(t, classes=classes) for t in (16.0, 64.0))
-    assert at_16 == pytest.approx(at_64, rel=0.1)
-    assert soft_gradient_norm(2.0, classes=classes) == pytest.approx(at_64, rel=0.8)
+def test_gradients_into_both_arguments_are_those_of_the_written_formula(classes: int) -> None:
+    v, z = (logits(classes=classes, seed=seed).requires_grad_() for seed in (1, 2))
+    t = 3.0
+    p, q = (v.double() / t).softmax(-1), (z.double() / t).softmax(-1)
+    written = t * t * (p * (p.log() - q.log())).sum() / len(v)
+    for leaf in (v, z):
+        expected = torch.autograd.grad(written, leaf, retain_graph=True)[0]
+        torch.testing.assert_close(gradient(soft_target(v, z, t), leaf), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_soft_target_is_the_written_formula() -> None:
@@ -114,8 +143,127 @@ def test_hard_label_of_a_uniform_guess_is_log_of_the_classes() -> None:
     assert number(loss) == pytest.approx(math.log(15))
 
 
-def test_temperature_belongs_to_kl_alone() -> None:
+@pytest.mark.parametrize("smoothing", [0.05, 0.3])
+@pytest.mark.parametrize("classes", [2, 15])
+def test_label_smoothing_is_that_of_torch_over_the_labelled_rows(classes: int, smoothing: float) -> None:
+    z, labels = logits(classes=classes).requires_grad_(), torch.arange(64) % classes
+    everywhere = F.cross_entropy(z, labels, label_smoothing=smoothing)
+    assert number(hard_label(z, labels, smoothing)) == pytest.approx(number(everywhere), rel=1e-6)
+    some = torch.where(torch.arange(64) % 3 == 0, -1, labels)
+    loss = hard_label(z, some, smoothing)
+    by_hand = F.cross_entropy(z[some >= 0], some[some >= 0], label_smoothing=smoothing)
+    assert number(loss) == pytest.approx(number(by_hand), rel=1e-6)
+    assert not gradient(loss, z)[some < 0].any()
+
+
+def test_label_smoothing_is_the_written_formula() -> None:
+    z, labels, share = logits(), torch.arange(64) % 5, 0.2
+    target = share / 5 + (1 - share) * F.one_hot(labels, 5)
+    by_hand = -(target * z.double().log_softmax(-1)).sum(-1).mean()
+    assert number(hard_label(z, labels, share)) == pytest.approx(number(by_hand), rel=1e-6)
+
+
+def test_no_smoothing_is_no_smoothing_bit_for_bit() -> None:
+    z, labels = logits().requires_grad_(), torch.arange(64) % 5
+    labels[::3] = -1
+    plain = F.cross_entropy(z, labels, ignore_index=-1, reduction="sum") / (labels >= 0).sum()
+    assert torch.equal(hard_label(z, labels, 0.0), plain)
+    assert torch.equal(hard_label(z, labels), plain)
+    assert torch.equal(gradient(hard_label(z, labels, 0.0), z), gradient(plain, z))
+
+
+def test_smoothing_an_unlabelled_batch_gives_nothing() -> None:
+    z = logits().requires_grad_()
+    loss = hard_label(z, torch.full((64,), -1), 0.1)
+    assert number(loss) == 0.0
+    assert not gradient(loss, z).any()
+
+
+# ---------------------------------------------------------------- several teachers
+
+
+def teachers(num: int, *, classes: int = 5, seed: int = 0) -> Tensor:
+    return torch.stack([logits(classes=classes, seed=100 * seed + k) for k in range(num)], dim=1)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize("classes", [2, 15])
+def test_the_mean_of_teachers_is_one_of_probabilities(classes: int, temperature: float) -> None:
+    v_BKC, weights = teachers(3, classes=classes), (3.0, 1.0, 2.0)
+    found = mean_of_teachers(v_BKC, weights, temperature).softmax(-1).double()
+    each = (v_BKC.double() / temperature).softmax(-1)
+    expected = (3 * each[:, 0] + each[:, 1] + 2 * each[:, 2]) / 6
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_sure_teacher_is_not_blunted_as_in_a_mean_of_logits() -> None:
+    v_BKC = torch.tensor([[[8.0, 0.0], [0.0, 0.5]]])
+    share = mean_of_teachers(v_BKC, (1.0, 1.0), 1.0).softmax(-1)[0, 0]
+    of_logits = v_BKC.mean(1).softmax(-1)[0, 0]
+    assert number(share) == pytest.approx(0.5 * (1 / (1 + math.exp(-8)) + 1 / (1 + math.exp(0.5))))
+    assert number(of_logits) == pytest.approx(1 / (1 + math.exp(-3.75)))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.7])
+def test_one_teacher_is_its_own_mean_to_the_last_bit(temperature: float) -> None:
+    v = logits(classes=15)
+    assert torch.equal(mean_of_teachers(v.unsqueeze(1), (0.3,), temperature), v / temperature)
+
+
+@pytest.mark.parametrize("kind", MEAN_LOSSES)
+def test_only_the_ratio_of_weights_counts_and_their_order_follows_the_teachers(kind: str) -> None:
+    t = 2.0 if kind == "kl" else None
+    v_BKC, z = teachers(3), logits(seed=7)
+    once = number(MEAN_LOSSES[kind](t, (3.0, 1.0, 2.0))(v_BKC, z))
+    assert number(MEAN_LOSSES[kind](t, (30.0, 10.0, 20.0))(v_BKC, z)) == pytest.approx(once, rel=1e-5)
+    turned = MEAN_LOSSES[kind](t, (2.0, 3.0, 1.0))(v_BKC[:, [2, 0, 1]], z)
+    assert number(turned) == pytest.approx(once, rel=1e-5)
+    assert number(MEAN_LOSSES[kind](t, (2.0, 3.0, 1.0))(v_BKC, z)) != pytest.approx(once, rel=1e-2)
+
+
+@pytest.mark.parametrize("kind", MEAN_LOSSES)
+def test_agreeing_teachers_are_like_one(kind: str) -> None:
+    t = 2.0 if kind == "kl" else None
+    v, z = logits(seed=1), logits(seed=2)
+    several = MEAN_LOSSES[kind](t, (1.0, 4.0))(torch.stack([v, v + 3.0], dim=1), z)
+    assert number(several) == pytest.approx(number(SOFT_LOSSES[kind](t)(v, z)), rel=1e-4)
+
+
+def test_at_infinite_temperature_the_mean_is_one_of_logits_after_all() -> None:
+    v_BKC, z = teachers(3), logits(seed=7).requires_grad_()
+    hot = MEAN_LOSSES["kl"](300.0, (1.0, 1.0, 1.0))(v_BKC, z)
+    assert number(hot) == pytest.approx(number(logit_mse(v_BKC.mean(1), z)), rel=0.02)
+
+
+@pytest.mark.parametrize("kind", MEAN_LOSSES)
+def test_very_sure_teachers_give_finite_losses_and_gradients(kind: str) -> None:
+    v_BKC = torch.tensor([[[200.0, -200.0, 0.0], [-200.0, 200.0, 0.0]]])
+    z = torch.zeros(1, 3).requires_grad_()
+    loss = MEAN_LOSSES[kind](1.0 if kind == "kl" else None, (1.0, 1.0))(v_BKC, z)
+    assert math.isfinite(number(loss)) and gradient(loss, z).isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 1, 3), (4, 3, 3)])
+def test_weights_must_be_as_many_as_teachers(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="2 weights"):
+        mean_of_teachers(torch.zeros(shape), (1.0, 1.0), 1.0)
+
+
+# ---------------------------------------------------------------- hints, and what cannot be
+
+
+def test_a_hint_is_the_mean_square_over_rows_and_dimensions() -> None:
+    predicted, hidden = logits(4, 7, seed=1), logits(4, 7, seed=2)
+    assert number(hint(predicted, hidden)) == pytest.approx(
+        number(((predicted - hidden) ** 2).sum() / 28), rel=1e-6
+    )
+    assert hint(predicted.bfloat16(), hidden.half()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("losses", [SOFT_LOSSES, MEAN_LOSSES], ids=["one teacher", "several"])
+def test_temperature_belongs_to_kl_alone(losses: Mapping[str, Callable[..., SoftLoss]]) -> None:
+    more = () if losses is SOFT_LOSSES else ((1.0,),)
     with pytest.raises(ValueError, match="no temperature"):
-        SOFT_LOSSES["mse"](2.0)
+        losses["mse"](2.0, *more)
     with pytest.raises(ValueError, match="needs a temperature"):
-        SOFT_LOSSES["kl"](None)
+        losses["kl"](None, *more)
