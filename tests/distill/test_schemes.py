@@ -1,146 +1,130 @@
-"""Contract of every scheme: its stages, its space, and its gradients against the written formula."""
+"""The stages of every scheme: pools, signals, epochs, and how a teacher is trained beside the student."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from kdsearch.core.space import Param, Scalar, suggest_all
-from kdsearch.distill.losses import SOFT_LOSSES
-from kdsearch.distill.schemes import SCHEMES, build_scheme
-from kdsearch.distill.stage import Seen, Setting, Stage, distil_terms
+from kdsearch.core.space import Scalar
+from kdsearch.core.specteacher import JointSpec
+from kdsearch.distill.schemes import build_scheme
+from kdsearch.distill.stage import (
+    LIVE,
+    TEACHER,
+    Joint,
+    Setting,
+    Stage,
+    Term,
+    anchor_signal,
+    distil_terms,
+    hard_term,
+    hidden_signal,
+)
 
-POOLS = [("train",), ("train", "unlabelled")]
-Formula = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-class FirstOrLast:
-    """Suggests the first or the last value of every dimension."""
-
-    def __init__(self, end: int) -> None:
-        self.end = end
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any:
-        return choices[self.end]
-
-    def suggest_float(self, name: str, low: float, high: float, **_: Any) -> float:
-        return (low, high)[self.end]
-
-    def suggest_int(self, name: str, low: int, high: int, **_: Any) -> int:
-        return (low, high)[self.end]
-
-
-def suggested(name: str) -> list[dict[str, Scalar]]:
-    return [suggest_all(SCHEMES[name].SPACE, {}, FirstOrLast(end), name) for end in (0, -1)]
+SETTING = Setting(
+    epochs=6,
+    pools=("train", "unlabelled", "augmented"),
+    rows_per_epoch=1000,
+    anchors=4,
+    historical_weights=(2.0, 1.0),
+    student_width=24,
+    teacher_width=384,
+    joint=JointSpec(epochs=2, learning_rate=3e-5),
+    seed=1,
+)
+KL: dict[str, Scalar] = {"loss": "kl", "temperature": 2.0, "lambda": 0.5}
 
 
-def setting(pools: tuple[str, ...]) -> Setting:
-    return Setting(epochs=4, pools=pools, rows_per_epoch=1000)
-
-
-@pytest.mark.parametrize("name", SCHEMES)
-def test_a_scheme_knows_its_name_and_every_default_is_legal(name: str) -> None:
-    assert name == SCHEMES[name].NAME
-    for key, param in SCHEMES[name].SPACE.items():
-        assert all(param.accepts(value) for value in param.default.values()), key
-        assert not param.architecture, "a scheme does not change the latency"
-
-
-@pytest.mark.parametrize("pools", POOLS)
-@pytest.mark.parametrize("name", SCHEMES)
-def test_whatever_the_space_suggests_becomes_stages(name: str, pools: tuple[str, ...]) -> None:
-    for params in suggested(name):
-        stages = build_scheme(name, params).stages(setting(pools))
-        assert sum(stage.epochs for stage in stages) == 4
-        assert all(set(stage.pools) <= set(pools) for stage in stages)
-        assert stages[-1].scored
-
-
-@pytest.mark.parametrize("pools", POOLS)
-def test_every_scheme_sees_the_same_number_of_rows(pools: tuple[str, ...]) -> None:
-    built = {name: build_scheme(name, suggested(name)[0]).stages(setting(pools)) for name in SCHEMES}
-    rows = {name: sum(s.epochs * s.rows_per_epoch for s in stages) for name, stages in built.items()}
-    assert set(rows.values()) == {4000}
+def stages(name: str, params: Mapping[str, Scalar], **changed: Any) -> tuple[Stage, ...]:
+    return build_scheme(name, params).stages(replace(SETTING, **changed))
 
 
 def test_the_control_never_asks_the_teacher_and_sees_labelled_rows_only() -> None:
-    (stage,) = build_scheme("none", {}).stages(setting(POOLS[1]))
-    assert not stage.needs_teacher and stage.pools == ("train",)
+    (stage,) = stages("none", {})
+    assert not stage.needs and stage.pools == ("train",)
 
 
-# ---------------------------------------------------------------- gradients of the formulas
+def test_a_trial_from_before_there_was_a_choice_of_pools_keeps_all_of_them() -> None:
+    (stage,) = stages("offline", KL, pools=("train", "unlabelled"))
+    assert stage.pools == ("train", "unlabelled")
 
 
-def cross_entropy(z: Tensor, labels: Tensor) -> Tensor:
-    labelled = labels >= 0
-    return -z.log_softmax(-1)[labelled, labels[labelled]].sum() / max(1, int(labelled.sum()))
+def test_pools_are_those_that_were_asked_for() -> None:
+    for name in ("offline", "multi_teacher", "hint", "route"):
+        more = {"hint_epochs": 2, "layer": 3} if name == "hint" else {}
+        built = stages(name, {**KL, **more, "pools": "train+augmented"})
+        assert {stage.pools for stage in built} == {("train", "augmented")}
 
 
-def kd(v: Tensor, z: Tensor, t: float) -> Tensor:
-    p, q = (v / t).softmax(-1), (z / t).softmax(-1)
-    return t * t * (p * (p.log() - q.log())).sum() / len(z)
+@pytest.mark.parametrize("hint_epochs", [1, 2, 5])
+def test_hint_epochs_count(hint_epochs: int) -> None:
+    hints, logits = stages("hint", {**KL, "hint_epochs": hint_epochs, "layer": 3})
+    assert (hints.epochs, logits.epochs) == (hint_epochs, 6 - hint_epochs)
+    assert (hints.scored, logits.scored) == (False, True)
+    assert hints.needs == {hidden_signal(3)} and logits.needs == {TEACHER}
+    assert [term.learned is None for term in (*hints.terms, *logits.terms)] == [False, True, True]
 
 
-def mse(v: Tensor, z: Tensor) -> Tensor:
-    v, z = v - v.mean(-1, keepdim=True), z - z.mean(-1, keepdim=True)
-    return 0.5 * ((z - v) ** 2).sum() / z.numel()
+@pytest.mark.parametrize("epochs", range(1, 13))
+@pytest.mark.parametrize("anchors", range(1, 13))
+def test_a_route_visits_anchors_in_order_and_splits_the_epochs_evenly(epochs: int, anchors: int) -> None:
+    built = stages("route", KL, epochs=epochs, anchors=anchors)
+    visited = [int(next(iter(stage.needs)).removeprefix("anchor:")) for stage in built]
+    share = [stage.epochs for stage in built]
+    steps = [b - a for a, b in zip([0, *visited], visited, strict=False)]
+    assert len(visited) == min(epochs, anchors) and visited[-1] == anchors
+    assert min(steps) >= 1 and max(steps) - min(steps) <= 1, "evenly chosen, in order of training"
+    assert sum(share) == epochs and min(share) >= 1 and max(share) - min(share) <= 1
+    assert share[-1] == max(share), "what is left over goes to the best teacher"
+    assert len({stage.name for stage in built}) == len(built)
 
 
-FORMULAS: Mapping[str, tuple[str, dict[str, Scalar], Formula]] = {
-    "none": ("none", {}, lambda v, z, y: cross_entropy(z, y)),
-    "kl": (
-        "offline",
-        {"loss": "kl", "temperature": 3.0, "lambda": 0.3},
-        lambda v, z, y: 0.7 * cross_entropy(z, y) + 0.3 * kd(v, z, 3.0),
-    ),
-    "mse": (
-        "offline",
-        {"loss": "mse", "lambda": 0.6},
-        lambda v, z, y: 0.4 * cross_entropy(z, y) + 0.6 * mse(v, z),
-    ),
-    "soft only": (
-        "offline",
-        {"loss": "kl", "temperature": 8.0, "lambda": 1.0},
-        lambda v, z, y: kd(v, z, 8.0),
-    ),
-}
+def test_one_anchor_is_offline_but_for_where_the_logits_come_from() -> None:
+    (route,), (offline,) = stages("route", KL, anchors=1), stages("offline", KL)
+    assert route.needs == {anchor_signal(1)} and offline.needs == {TEACHER}
+    alike = [
+        (s.pools, s.epochs, s.rows_per_epoch, s.scored, s.then, [(t.name, t.weight) for t in s.terms])
+        for s in (route, offline)
+    ]
+    assert alike[0] == alike[1]
 
 
-def test_every_scheme_has_its_formula_here() -> None:
-    assert {scheme for scheme, _, _ in FORMULAS.values()} == set(SCHEMES)
+# ---------------------------------------------------------------- the teacher in training
 
 
-def total(stage: Stage, seen: Seen) -> Tensor:
-    return torch.stack([term.weight * term.loss(seen) for term in stage.terms]).sum()
+def test_a_mutual_teacher_is_trained_as_the_study_says() -> None:
+    mutual: dict[str, Scalar] = {"variant": "mutual", "temperature": 2.0, "lambda": 0.5, "mu": 0.5}
+    prokt: dict[str, Scalar] = {"variant": "prokt", "temperature": 2.0, "teacher_mix": 0.3}
+    for params in (mutual, prokt):
+        (stage,) = stages("joint_mutual", params)
+        assert stage.joint == Joint(passes=2, learning_rate=3e-5, schedule="linear", clip="own")
 
 
-@pytest.mark.parametrize("labels", ["all", "some", "no"])
-@pytest.mark.parametrize("case", FORMULAS)
-def test_gradients_are_those_of_the_formula(case: str, labels: str) -> None:
-    scheme, params, formula = FORMULAS[case]
-    torch.manual_seed(0)
-    v, z = torch.randn(20, 4) * 2, torch.randn(20, 4).requires_grad_()
-    y = torch.arange(20) % 4
-    y = {"all": y, "some": torch.where(y < 2, y, -1), "no": torch.full_like(y, -1)}[labels]
-    (stage,) = build_scheme(scheme, params).stages(setting(POOLS[1]))
-    ours, written = total(stage, Seen(z, z, y, v)), formula(v, z, y)
-    assert ours.item() == pytest.approx(written.item(), rel=1e-5)
-    expected = torch.autograd.grad(written, z, allow_unused=True)[0]
-    torch.testing.assert_close(torch.autograd.grad(ours, z)[0], expected, rtol=1e-4, atol=1e-6)
+def test_prokt_takes_turns() -> None:
+    (stage,) = stages("joint_mutual", {"variant": "prokt", "temperature": 2.0, "teacher_mix": 0.3})
+    assert [term.name for term in stage.terms] == ["teacher_hard", "teacher_soft"]
+    assert [(term.name, term.weight) for term in stage.then] == [("soft", 1.0)]
 
 
-def test_unlabelled_rows_add_nothing_to_the_hard_term() -> None:
-    torch.manual_seed(0)
-    z, more = torch.randn(8, 3), torch.randn(5, 3)
-    y = torch.arange(8) % 3
-    (stage,) = build_scheme("none", {}).stages(setting(POOLS[0]))
-    both, padded = torch.cat([z, more]), F.pad(y, (0, 5), value=-1)
-    assert torch.equal(total(stage, Seen(z, z, y, None)), total(stage, Seen(both, both, padded, None)))
+def test_summed_losses_have_one_rate_and_one_clip_unless_told_otherwise() -> None:
+    params: dict[str, Scalar] = {"temperature": 2.0, "lambda": 0.5, "learning_rate": 2e-4}
+    (stage,) = stages("joint_sum", params)
+    assert stage.joint == Joint(
+        passes=2, learning_rate=2e-4, student_learning_rate=2e-4, schedule="student", clip="global"
+    )
+
+
+@pytest.mark.parametrize("clip", ["own", "global"])
+def test_rates_and_clip_of_summed_losses_are_ablated_apart(clip: str) -> None:
+    own: dict[str, Scalar] = {"temperature": 2.0, "lambda": 0.5, "rates": "own", "clip": clip}
+    shared: dict[str, Scalar] = {**own, "rates": "shared", "learning_rate": 2e-4}
+    (with_own,), (with_shared,) = stages("joint_sum", own), stages("joint_sum", shared)
+    assert with_own.joint is not None and with_shared.joint is not None
+    assert with_own.joint.clip == with_shared.joint.clip == clip
+    assert (with_own.joint.learning_rate, with_own.joint.student_learning_rate) == (3e-5, None)
 
 
 # ---------------------------------------------------------------- what cannot be
@@ -153,29 +137,57 @@ def test_a_term_of_weight_zero_is_left_out() -> None:
         0.5: ["hard", "soft"],
         1.0: ["soft"],
     }
+    (isolated,) = stages("joint_isolated", {**KL, "lambda": 0.0})
+    assert [t.name for t in isolated.terms] == ["hard"] and not isolated.needs
+    (mutual,) = stages("joint_mutual", {"temperature": 2.0, "lambda": 0.5, "mu": 0.0})
+    assert [t.name for t in mutual.terms] == ["hard", "soft", "teacher_hard"]
 
 
-@pytest.mark.parametrize(
-    ("params", "match"),
-    [
-        ({"loss": "mse", "temperature": 2.0, "lambda": 0.5}, "no temperature"),
-        ({"loss": "kl", "lambda": 0.5}, "needs a temperature"),
-        ({"loss": "mse", "lambda": 1.5}, "between 0 and 1"),
-    ],
-)
-def test_impossible_parameters_are_refused(params: dict[str, Scalar], match: str) -> None:
+IMPOSSIBLE: list[tuple[str, dict[str, Scalar], dict[str, Any], str]] = [
+    ("offline", {"loss": "mse", "temperature": 2.0, "lambda": 0.5}, {}, "no temperature"),
+    ("offline", {"loss": "kl", "lambda": 0.5}, {}, "needs a temperature"),
+    ("offline", {"loss": "mse", "lambda": 1.5}, {}, "between 0 and 1"),
+    ("offline", {**KL, "pools": "train+unlabelled"}, {"pools": ("train",)}, "no pool 'unlabelled'"),
+    ("joint_isolated", {"loss": "mse", "lambda": -0.1}, {}, "between 0 and 1"),
+    ("joint_mutual", {"temperature": 2.0, "lambda": 0.5}, {}, "mu None"),
+    ("joint_mutual", {"temperature": 2.0, "mu": 0.5}, {}, "lambda None"),
+    ("joint_mutual", {"temperature": 2.0, "lambda": 0.5, "mu": 1.5}, {}, "mu 1.5"),
+    ("joint_mutual", {"variant": "prokt", "temperature": 2.0}, {}, "teacher_mix None"),
+    ("joint_sum", {"temperature": 2.0, "lambda": 0.5}, {}, "need a learning rate"),
+    (
+        "joint_sum",
+        {"temperature": 2.0, "lambda": 0.5, "rates": "own", "learning_rate": 0.1},
+        {},
+        "no shared learning rate",
+    ),
+    ("multi_teacher", KL, {"historical_weights": ()}, "no historical teachers"),
+    ("multi_teacher", {"loss": "mse", "temperature": 2.0, "lambda": 0.5}, {}, "no temperature"),
+    ("hint", {**KL, "hint_epochs": 6, "layer": 1}, {}, "6 hint epochs of 6"),
+    ("hint", {**KL, "hint_epochs": 0, "layer": 1}, {}, "0 hint epochs"),
+    ("hint", {**KL, "hint_epochs": 1, "layer": 1}, {"teacher_width": 0}, "width 0"),
+    ("route", KL, {"anchors": 0}, "no anchors"),
+]
+
+
+@pytest.mark.parametrize(("name", "params", "changed", "match"), IMPOSSIBLE)
+def test_impossible_parameters_are_refused(
+    name: str, params: dict[str, Scalar], changed: dict[str, Any], match: str
+) -> None:
     with pytest.raises(ValueError, match=match):
-        build_scheme("offline", params).stages(setting(POOLS[0]))
-
-
-def test_temperature_exists_only_under_kl() -> None:
-    space = SCHEMES["offline"].SPACE
-    assert space["temperature"].when == ("loss", "kl")
-    assert set(space["loss"].allowed) == set(SOFT_LOSSES)
-    assert not space["lambda"].accepts(0.0) and space["lambda"].accepts(1.0)
-    assert isinstance(space["temperature"], Param) and not space["temperature"].accepts(0.5)
+        stages(name, params, **changed)
 
 
 def test_a_stage_without_weight_is_refused() -> None:
     with pytest.raises(ValueError, match="above 0"):
         Stage(name="empty", pools=("train",), terms=(), epochs=1, rows_per_epoch=1)
+    nothing = replace(hard_term(), weight=0.0)
+    with pytest.raises(ValueError, match="above 0"):
+        Stage(name="no", pools=("train",), terms=(hard_term(),), then=(nothing,), epochs=1, rows_per_epoch=1)
+
+
+def test_a_live_teacher_goes_with_terms_that_need_it() -> None:
+    live = Term(name="soft", weight=1.0, loss=lambda seen: seen.logits_BC.sum(), needs=(LIVE,))
+    joint = Joint(passes=1, learning_rate=1e-3)
+    for term, given in ((live, None), (hard_term(), joint)):
+        with pytest.raises(ValueError, match="live teacher"):
+            Stage(name="x", pools=("train",), terms=(term,), epochs=1, rows_per_epoch=1, joint=given)
