@@ -94,11 +94,11 @@ def pretrain(
     resume: bytes | None,
     breathe: Callable[[], None],
     should_stop: Callable[[], bool],
-) -> bool:
+) -> float | None:
     """Train the BERT in `folder` on all texts of the pools and write it with its tokenizer to `into`.
 
-    `on_epoch` gets each epoch's report and checkpoint, `resume` is such a checkpoint. False where
-    `should_stop`, which is asked before every step, ended it: nothing is written then.
+    `on_epoch` gets each epoch's report and checkpoint, `resume` is such a checkpoint. Returns the seconds
+    of all epochs; None where `should_stop`, asked before every step, ended it: nothing is written then.
     """
     training = _Pretraining(folder, spec, concat(pools, "texts"), seed=seed, device=device)
     if resume is not None:
@@ -107,13 +107,13 @@ def pretrain(
         started = time.perf_counter()
         loss = training.epoch(epoch, breathe=breathe, should_stop=should_stop)
         if loss is None:
-            return False
+            return None
         training.epochs_run = epoch + 1
         training.seconds += time.perf_counter() - started
         report = PretrainReport(epoch=epoch + 1, loss=loss, seconds=training.seconds)
         on_epoch(report, training.dump())
     training.save(folder, into)
-    return True
+    return training.seconds
 
 
 class _Pretraining:

@@ -45,7 +45,7 @@ class Run:
         self.reports: list[PretrainReport] = []
         self.checkpoints: list[bytes] = []
         self.steps, self.allowed, self.folder = 0, steps, into
-        self.done = pretrain(
+        self.seconds = pretrain(
             encoder,
             into,
             spec,
@@ -96,7 +96,8 @@ def test_what_is_guessed_is_masked_replaced_or_left_in_these_shares(encoder: Pat
 
 
 def test_it_learns_and_leaves_an_encoder_with_the_same_tokenizer(encoder: Path, whole: Run) -> None:
-    assert whole.done and len(whole.losses) == 3
+    assert len(whole.losses) == 3
+    assert whole.seconds == whole.reports[-1].seconds > whole.reports[0].seconds > 0
     assert whole.losses[-1] < whole.losses[0] < 1.2 * np.log(200)
     before, after = source.describe(encoder), source.describe(whole.folder)
     assert (after.classifies, after.width, after.layers) == (False, before.width, before.layers)
@@ -116,7 +117,7 @@ def test_it_learns_and_leaves_an_encoder_with_the_same_tokenizer(encoder: Path, 
 
 def test_resumed_equals_uninterrupted(encoder: Path, texts: TokenPool, whole: Run, tmp_path: Path) -> None:
     stopped = Run(encoder, tmp_path / "stopped", [texts], steps=8)  # 5 steps an epoch
-    assert not stopped.done and len(stopped.losses) == 1
+    assert stopped.seconds is None and len(stopped.losses) == 1
     assert not (tmp_path / "stopped").exists()
     resumed = Run(encoder, tmp_path / "resumed", [texts], resume=stopped.checkpoints[-1])
     assert stopped.losses + resumed.losses == whole.losses
@@ -127,7 +128,7 @@ def test_a_death_between_the_last_epoch_and_the_end_loses_nothing(
     encoder: Path, texts: TokenPool, whole: Run, tmp_path: Path
 ) -> None:
     again = Run(encoder, tmp_path / "again", [texts], resume=whole.checkpoints[-1])
-    assert again.done and not again.losses
+    assert again.seconds == whole.seconds and not again.losses
     assert source.fingerprint(again.folder) == source.fingerprint(whole.folder)
 
 

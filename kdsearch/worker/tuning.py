@@ -1,0 +1,136 @@
+"""Fine-tuning a teacher: the one training loop with the hard term alone.
+
+Linear warm-up and decay, one "epoch" per anchor; every anchor is stored as it is finished, and whoever takes
+over after a death goes on from the last one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import torch
+
+from kdsearch.core.blobs import put_tree
+from kdsearch.core.records import EpochReport
+from kdsearch.core.specteacher import FinetuneSpec
+from kdsearch.data.tokens import TokenPool
+from kdsearch.distill.fit import FitSettings, fit
+from kdsearch.distill.losses import hard_label
+from kdsearch.distill.stage import Seen, Stage, Term
+from kdsearch.teachers import source
+from kdsearch.worker.checkpoints import Checkpoints
+from kdsearch.worker.context import Stopped, WorkerContext
+from kdsearch.worker.unfinished import Anchor, Unfinished, Watch
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """All anchors in order of training, and what it took."""
+
+    anchors: tuple[Anchor, ...]
+    seconds: float
+
+
+class Tuning:
+    """One fine-tuning; `name` says of which teacher, `key` under which recipe."""
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        labels: tuple[str, ...],
+        pools: Mapping[str, TokenPool],
+        folder: Path,
+        watch: Watch,
+        *,
+        key: str,
+        name: str,
+    ) -> None:
+        self.context, self.labels, self.pools, self.watch = context, labels, pools, watch
+        self.key, self.name = key, name
+        self.spec = context.spec.teacher.finetune or FinetuneSpec()
+        self.tokenizer = source.load_tokenizer(folder)
+        module = source.load_encoder_for(folder, labels, seed=context.spec.training.seed)
+        self.module = module.to(context.options.device)
+        if self.spec.layers != "all":
+            source.freeze_all_but_last(self.module, self.spec.layers.last)
+        self.anchors: list[Anchor] = []
+        self.checkpoints = Checkpoints(context.store.blobs, f"study {context.study.id} {name}")
+
+    def run(self) -> Tuned:
+        """Raises Stopped; `checkpoints` are the caller's to drop, once the teacher is on record."""
+        report = fit(
+            self.module,
+            (self._stage(),),
+            pools=self.pools,
+            signals={},
+            validation=self.pools["validation"],
+            validation_signals={},
+            settings=self._settings(),
+            on_epoch=self._finished_anchor,
+            resume=self._resume(),
+            breathe=self.watch.breathe,
+            should_stop=self.watch.should_stop,
+        )
+        if report.stopped:
+            raise Stopped
+        return Tuned(tuple(self.anchors), report.seconds)
+
+    def _stage(self) -> Stage:
+        def hard(seen: Seen) -> torch.Tensor:
+            return hard_label(seen.logits_BC, seen.labels_B, smoothing=self.spec.label_smoothing)
+
+        rows = self.spec.epochs * len(self.pools["train"])
+        return Stage(
+            name="finetune",
+            pools=("train",),
+            terms=(Term("hard", 1.0, hard),),
+            epochs=self.spec.anchors,
+            rows_per_epoch=ceil(rows / self.spec.anchors),
+        )
+
+    def _settings(self) -> FitSettings:
+        return FitSettings(
+            learning_rate=self.spec.learning_rate,
+            batch_size=self.spec.batch_size,
+            seed=self.context.spec.training.seed,
+            weight_decay=0.01,
+            clip_norm=1.0,
+            schedule="linear",
+            select="nll",
+            objective=self.context.spec.objectives.quality,
+            labels=self.labels,
+            device=self.context.options.device,
+            pad_id=int(self.tokenizer.pad_token_id),
+        )
+
+    def _resume(self) -> bytes | None:
+        state = Unfinished.find(self.context.store.blobs, self.watch.unfinished, recipe=self.key)
+        if state is None:
+            return None
+        self.checkpoints.newest = state.checkpoint
+        found = self.checkpoints.read()
+        if found is not None:
+            self.anchors = list(state.anchors)
+        return found
+
+    def _finished_anchor(self, report: EpochReport, checkpoint: bytes) -> None:
+        assert report.scores is not None, "every stage of a fine-tuning is scored"
+        scores = report.scores
+        self.anchors.append(Anchor(tree=self._store_module(), nll=scores.nll, accuracy=scores.accuracy))
+        sha256 = self.checkpoints.put(checkpoint)
+        state = Unfinished(recipe=self.key, checkpoint=sha256, anchors=tuple(self.anchors))
+        text = (
+            f"fine-tuning the {self.name}: {len(self.anchors)} of {self.spec.anchors} anchors,"
+            f" {self.context.spec.objectives.quality} {scores.quality:.4f}"
+        )
+        self.watch.keep(text, state.put(self.context.store.blobs))
+        self.checkpoints.supersede(sha256)
+
+    def _store_module(self) -> str:
+        with tempfile.TemporaryDirectory(prefix="kdsearch-teacher-") as folder:
+            source.save_teacher(self.module, self.tokenizer, Path(folder))
+            return put_tree(self.context.store.blobs, Path(folder))
