@@ -91,6 +91,49 @@ def test_nothing_to_batch_is_an_error(broken: dict[str, object]) -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@given(LENGTHS, st.integers(1, 9), st.integers(0, 5), st.integers(1, 150))
+def test_whole_passes_come_one_after_the_other(
+    lengths: list[int], batch_size: int, seed: int, rows: int
+) -> None:
+    visits, seen = np.zeros(len(lengths), int), 0
+    for epoch in range(3):
+        batches = epoch_batches(
+            np.array(lengths), batch_size=batch_size, seed=seed, epoch=epoch, rows=rows, whole_passes=True
+        )
+        assert sum(map(len, batches)) == rows
+        for batch in batches:
+            assert len(set(batch.tolist())) == len(batch)
+            assert (visits[batch] == seen // len(lengths)).all()
+            visits[batch] += 1
+            seen += len(batch)
+
+
+@settings(max_examples=30, deadline=None)
+@given(LENGTHS, st.integers(1, 9), st.integers(0, 3))
+def test_where_an_epoch_is_one_pass_there_is_one_way_to_batch(
+    lengths: list[int], batch_size: int, epoch: int
+) -> None:
+    plain, passes = (
+        epoch_batches(
+            np.array(lengths),
+            batch_size=batch_size,
+            seed=1,
+            epoch=epoch,
+            rows=len(lengths),
+            whole_passes=whole,
+        )
+        for whole in (False, True)
+    )
+    assert [batch.tolist() for batch in plain] == [batch.tolist() for batch in passes]
+    twice = epoch_batches(
+        np.array(lengths), batch_size=batch_size, seed=1, epoch=0, rows=2 * len(lengths), whole_passes=True
+    )
+    if epoch < 2:
+        half = twice[len(passes) * epoch : len(passes) * (epoch + 1)]
+        assert [batch.tolist() for batch in half] == [batch.tolist() for batch in passes]
+
+
+@settings(max_examples=60, deadline=None)
 @given(LENGTHS, st.integers(1, 9))
 def test_evaluation_meets_every_row_once_shortest_first(lengths: list[int], batch_size: int) -> None:
     pool = pool_of(lengths)

@@ -82,6 +82,49 @@ def test_rows_without_a_label_count_for_the_agreement_only() -> None:
     assert (mixed.quality, mixed.nll, mixed.recall) == (plain.quality, plain.nll, plain.recall)
 
 
+def one_hot(classes: list[int]) -> np.ndarray:
+    return np.eye(3, dtype=np.float32)[classes]
+
+
+def test_coverage_is_of_the_rows_that_any_historical_teacher_gets_right() -> None:
+    true = np.array([0, 1, 2, 0, 1, -1])
+    first = one_hot([0, 0, 2, 1, 2, 0])  # right in rows 0 and 2
+    second = one_hot([1, 1, 2, 1, 0, 0])  # right in rows 1 and 2; row 4 is beyond both
+    student = one_hot([0, 1, 0, 0, 1, 0])  # right in rows 0 and 1 of those, wrong in row 2
+    kept = {"labels": LABELS, "objective": "accuracy"}
+    historical = np.stack([first, second], axis=1)
+    assert score(student, true, **kept, historical_NKC=historical).coverage == pytest.approx(2 / 3)
+    swapped = historical[:, ::-1]
+    assert score(student, true, **kept, historical_NKC=swapped).coverage == pytest.approx(2 / 3)
+    alone = score(student, true, **kept, historical_NKC=historical[:, :1])
+    assert alone.coverage == pytest.approx(1 / 2) and alone.agreement is None
+    both = score(student, true, **kept, historical_NKC=historical, teacher_logits_NC=second)
+    assert both.coverage == pytest.approx(2 / 3) and both.agreement == pytest.approx(2 / 6)
+
+
+def test_without_historical_teachers_coverage_is_of_the_teacher() -> None:
+    logits, true = sample(200)
+    teacher, _ = sample(200, seed=1)
+    kept = {"labels": LABELS, "objective": "accuracy"}
+    found = score(logits, true, **kept, teacher_logits_NC=teacher)
+    reached = teacher.argmax(1) == true
+    assert found.coverage == pytest.approx((logits.argmax(1) == true)[reached].mean())
+    assert found == score(logits, true, **kept, teacher_logits_NC=teacher, historical_NKC=teacher[:, None])
+    assert score(true_logits(true), true, **kept, teacher_logits_NC=teacher).coverage == 1.0
+
+
+def true_logits(true: np.ndarray) -> np.ndarray:
+    return one_hot(true.tolist())
+
+
+def test_coverage_without_any_teacher_is_none_and_of_nothing_is_zero() -> None:
+    logits, true = sample(50)
+    kept = {"labels": LABELS, "objective": "accuracy"}
+    assert score(logits, true, **kept).coverage is None
+    wrong = true_logits((true + 1) % 3)
+    assert score(true_logits(true), true, **kept, teacher_logits_NC=wrong).coverage == 0.0
+
+
 def test_huge_logits_stay_finite() -> None:
     scores = score(
         np.array([[1e4, -1e4], [1e4, -1e4]]), np.array([0, 1]), labels=("a", "b"), objective="accuracy"
