@@ -43,10 +43,11 @@ def check_facts(file: StudyFile, facts: Facts) -> None:
 def facts_problems(spec: StudySpec, narrowed: Spaces, facts: Facts) -> list[Problem]:
     """What a study refuses and the values that it cannot have, without positions."""
     lacking = _lacking(facts)
-    scope = Scope(" in this study", f"; it has no {', '.join(lacking)}" if lacking else "")
+    scope = Scope(" in this study", f"; the study has no {', '.join(lacking)}" if lacking else "")
     return [
         *_refusals("student", spec.students, narrowed.students, narrowed.refused_students, scope),
         *_refusals("scheme", spec.schemes, narrowed.schemes, narrowed.refused_schemes, scope),
+        *_depth_problems(spec, facts),
     ]
 
 
@@ -68,6 +69,19 @@ def _refusals(
     return problems
 
 
+def _depth_problems(spec: StudySpec, facts: Facts) -> list[Problem]:
+    layers = spec.teacher.finetune.layers if spec.teacher.finetune else "all"
+    if layers == "all" or facts.teacher_layers is None or layers.last <= facts.teacher_layers:
+        return []
+    return [
+        Problem(
+            path=("teacher", "finetune", "layers", "last"),
+            message=f"the teacher has {facts.teacher_layers} layers, not {layers.last}",
+            expected=f"all, or at most {facts.teacher_layers}",
+        )
+    ]
+
+
 def _lacking(facts: Facts) -> list[str]:
     """What a study may have and this one has not, by the keys that would bring it."""
     lacks = {
@@ -75,7 +89,8 @@ def _lacking(facts: Facts) -> list[str]:
         "data.augmented": "augmented" not in facts.pools,
         "pretrained.vectors": facts.vector_width is None,
         "pretrained.encoder": facts.encoder_layers is None,
-        "BERT for a teacher": not facts.bert_teacher,
+        "teacher that runs here": not facts.trainable_teacher,
+        "BERT for a teacher": facts.trainable_teacher and not facts.bert_teacher,
     }
     return [name for name, lacking in lacks.items() if lacking]
 
