@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from kdsearch.core.spec import StudySpec
 from kdsearch.data.inputs import Inputs
 from kdsearch.measure.hostlock import HostLock
+from kdsearch.search.plan import Plan
+from kdsearch.search.spaces import registered
 from kdsearch.store.connect import Store
 from kdsearch.store.studies import StudyRecord
 
@@ -44,3 +47,8 @@ class WorkerContext:
     worker_id: str
     lock: HostLock
     should_stop: Callable[[], bool]
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What the study searches: the space narrowed to what it offers."""
+        return Plan(self.spec, registered(self.inputs.facts))

@@ -3,34 +3,69 @@
 from __future__ import annotations
 
 import difflib
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from kdsearch.core.blobs import put_tree
-from kdsearch.core.errors import ConflictError, DataError, NotFoundError
-from kdsearch.core.specteacher import TeacherSpec
+from kdsearch.core.errors import ConflictError, NotFoundError
+from kdsearch.core.facts import Facts
 from kdsearch.core.studyfile import StudyFile, spec_to_json
-from kdsearch.data.dataset import Dataset, load_dataset, save_dataset
+from kdsearch.data.dataset import Dataset, Pool, load_dataset, save_dataset
 from kdsearch.data.inputs import TEACHER_FILES, Inputs
+from kdsearch.data.tokens import TokenPool, text_keys
+from kdsearch.distill.stage import TEACHER
 from kdsearch.search.asking import Search
+from kdsearch.search.check import check_facts
 from kdsearch.search.plan import Plan
+from kdsearch.search.spaces import registered
 from kdsearch.store import studies
 from kdsearch.store.connect import Store
 from kdsearch.store.migrate import one_at_a_time
 from kdsearch.store.optuna_storage import optuna_storage
 from kdsearch.store.studies import NewStudy, StudyRecord
-from kdsearch.teachers import source
+from kdsearch.teachers import given
+from kdsearch.worker import offered
+from kdsearch.worker.offered import Offered
+from kdsearch.worker.wanted import Wanted, study_setting, wanted
 
 Progress = Callable[[str], None]
+TOKENIZER_FILES = tuple(name for name in TEACHER_FILES if not name.startswith("model."))
+"""What is kept of a teacher that cannot run here."""
 
 
 @dataclass(frozen=True)
-class _Teacher:
-    folder: Path | None
-    classifies: bool
-    labels: tuple[str, ...] | None
-    fingerprint: str
+class _Study:
+    """A study file with all that it names, read and checked."""
+
+    file: StudyFile
+    offered: Offered
+    dataset: Dataset
+    facts: Facts
+
+    @property
+    def plan(self) -> Plan:
+        """What it searches."""
+        return Plan(self.file.spec, registered(self.facts))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that is read."""
+        return self.offered.data_fingerprint(self.dataset)
+
+    @property
+    def wanted(self) -> Wanted:
+        """What its trials can ask for."""
+        setting = study_setting(
+            self.file.spec,
+            {name: len(pool) for name, pool in self.dataset.pools.items()},
+            anchors=self.facts.anchors,
+            teacher_width=self.facts.teacher_width,
+        )
+        return wanted(self.plan, setting)
 
 
 def create(store: Store, file: StudyFile, *, on_progress: Progress) -> StudyRecord:
@@ -39,9 +74,10 @@ def create(store: Store, file: StudyFile, *, on_progress: Progress) -> StudyReco
     Raises ConflictError if the name is taken, DataError and StudyFileError for what cannot be.
     """
     _refuse_taken(store, file.spec.name)
-    teacher = _look_at_teacher(file)
-    dataset = _read(file, teacher, on_progress)
-    return _store(store, file, teacher, dataset, on_progress)
+    study = _read(file, on_progress)
+    for warning in _warnings(study):
+        on_progress(f"warning: {warning}")
+    return _store(store, study, on_progress)
 
 
 def create_or_resume(store: Store, file: StudyFile, *, on_progress: Progress) -> StudyRecord:
@@ -65,17 +101,17 @@ def _resume(store: Store, file: StudyFile, record: StudyRecord) -> StudyRecord:
             f"study {record.name!r} was created from another file:\n{difference(record, file)}",
             hint="undo the change, or give the file another `name:`; only `budget` may change",
         )
-    teacher = _look_at_teacher(file)
-    if record.data_fingerprint != _fingerprint(_read(file, teacher, lambda _: None), teacher):
+    study = _read(file, lambda _: None)
+    if record.data_fingerprint != study.fingerprint:
         raise ConflictError(
-            f"study {record.name!r} was created from other texts or another teacher under the same paths",
+            f"study {record.name!r} was created from other texts or other teachers under the same paths",
             hint="restore them, or give the file another `name:`",
         )
     studies.reopen(store.engine, record.id)
     studies.raise_budget(store.engine, record.id, file.spec.budget)
     storage = optuna_storage(store)
     with one_at_a_time(store.engine):  # a larger budget may hold more of the first trials
-        Search.create(storage, record.optuna_name, Plan(file.spec))
+        Search.create(storage, record.optuna_name, study.plan)
     return studies.find_study(store.engine, record.name)
 
 
@@ -98,55 +134,34 @@ def _refuse_taken(store: Store, name: str) -> None:
     )
 
 
-def _look_at_teacher(file: StudyFile) -> _Teacher:
-    spec = file.spec.teacher
-    if spec.model is None:  # built later, and always fine-tuned
-        return _Teacher(None, classifies=False, labels=None, fingerprint="")
-    folder = source.resolve(spec.model, file.base)
-    found = source.describe(folder)
-    _check_teacher(file, found)
-    classifies = spec.finetune is None
-    labels = _class_names(found, spec) if classifies else None
-    return _Teacher(folder, classifies=classifies, labels=labels, fingerprint=found.fingerprint)
-
-
-def _check_teacher(file: StudyFile, found: source.TeacherSource) -> None:
-    spec = file.spec.teacher
-    if spec.finetune is None and not found.classifies:
-        raise file.mistake(
-            ("teacher",), f"{spec.model} is not a classifier", "`finetune: {epochs: 2}` under teacher"
-        )
-    if spec.finetune is not None and found.classifies and not spec.finetune.force:
-        raise file.mistake(
-            ("teacher", "finetune"),
-            f"{spec.model} classifies already",
-            "no `finetune`, or `finetune: {force: true}` to train it all the same",
-        )
-    if found.max_tokens is not None and spec.max_length > found.max_tokens:
-        raise file.mistake(
-            ("teacher", "max_length"),
-            f"{spec.model} reads {found.max_tokens} tokens, not {spec.max_length}",
-            f"at most {found.max_tokens}",
-        )
-
-
-def _class_names(found: source.TeacherSource, spec: TeacherSpec) -> tuple[str, ...]:
-    """The data's names of the teacher's classes, in the order of its logits."""
-    own = found.labels or tuple(f"LABEL_{i}" for i in range(found.num_labels or 0))
-    if found.labels is None and not set(own) <= set(spec.label_map or {}):
-        raise DataError(
-            f"teacher {spec.model} names its classes {own[0]}, {own[1]}, ...: which is which?",
-            hint="say so: `teacher: {label_map: {LABEL_0: <label>, LABEL_1: <label>}}`",
-        )
-    return source.renamed(own, spec.label_map, where=str(spec.model))
-
-
-def _read(file: StudyFile, teacher: _Teacher, on_progress: Progress) -> Dataset:
-    dataset = load_dataset(file.spec.data, base=file.base, teacher_labels=teacher.labels)
+def _read(file: StudyFile, on_progress: Progress) -> _Study:
+    """Everything that the file names; what it asks for in vain is an error now."""
+    found, spec = offered.look(file), file.spec
+    dataset = load_dataset(
+        spec.data,
+        base=file.base,
+        teacher_labels=found.teacher.labels,
+        mask_token=offered.mask_token(file, found.teacher),
+        seed=spec.training.seed,
+    )
     for warning in dataset.warnings:
         on_progress(f"warning: {warning}")
     _check_objective(file, dataset)
-    return dataset
+    offered.check_historical(file, found, dataset)
+    facts = found.facts(file, dataset)
+    check_facts(file, facts)
+    return _Study(file, found, dataset, facts)
+
+
+def _warnings(study: _Study) -> list[str]:
+    spec, wants = study.file.spec, study.wanted
+    found = study.plan.warnings()
+    if wants.begun_with_teacher and spec.teacher.build is not None and spec.teacher.pretrain is None:
+        found.append(
+            "students may begin with the teacher's vectors or layers as they are before fine-tuning, and "
+            "those of a teacher built from a configuration are random then: add `pretrain` under teacher"
+        )
+    return found
 
 
 def _check_objective(file: StudyFile, dataset: Dataset) -> None:
@@ -161,19 +176,10 @@ def _check_objective(file: StudyFile, dataset: Dataset) -> None:
     raise file.mistake(("objectives", "quality"), message, "one of " + ", ".join(present))
 
 
-def _fingerprint(dataset: Dataset, teacher: _Teacher) -> str:
-    return f"{dataset.fingerprint}:{teacher.fingerprint}"
-
-
-def _store(
-    store: Store, file: StudyFile, teacher: _Teacher, dataset: Dataset, on_progress: Progress
-) -> StudyRecord:
+def _store(store: Store, study: _Study, on_progress: Progress) -> StudyRecord:
     on_progress("storing texts and teacher")
-    tree = None if teacher.folder is None else put_tree(store.blobs, teacher.folder, only=TEACHER_FILES)
-    inputs = Inputs(
-        dataset=save_dataset(dataset, store.blobs), teacher=tree, teacher_classifies=teacher.classifies
-    )
-    spec, storage = file.spec, optuna_storage(store)
+    file, spec, storage = study.file, study.file.spec, optuna_storage(store)
+    inputs = _inputs(store, study)
     new = NewStudy(
         name=spec.name,
         optuna_name=spec.name,
@@ -181,12 +187,58 @@ def _store(
         spec_json=spec_to_json(spec),
         spec_sha256=file.sha256,
         dataset_sha256=inputs.save(store.blobs),
-        data_fingerprint=_fingerprint(dataset, teacher),
+        data_fingerprint=study.fingerprint,
         artifacts_url=store.artifacts_url,
         budget=spec.budget,
     )
     with one_at_a_time(store.engine):  # of several processes one creates it; the others find it
         _refuse_taken(store, spec.name)
         new = replace(new, optuna_name=Search.free_name(storage, spec.name))
-        Search.create(storage, new.optuna_name, Plan(spec))
+        Search.create(storage, new.optuna_name, study.plan)
         return studies.create_study(store.engine, new)
+
+
+def _inputs(store: Store, study: _Study) -> Inputs:
+    """Store all that the study starts from."""
+    found, blobs = study.offered, store.blobs
+    kept = TEACHER_FILES if found.teacher.logits is None else TOKENIZER_FILES
+
+    def tree(folder: Path | None, only: tuple[str, ...] = TEACHER_FILES) -> str | None:
+        return None if folder is None else put_tree(blobs, folder, only=only)
+
+    return Inputs(
+        dataset=save_dataset(study.dataset, blobs),
+        teacher=tree(found.teacher.folder, kept),
+        teacher_classifies=found.teacher.classifies,
+        facts=study.facts,
+        historical=tuple(tree(folder) for folder in found.historical),
+        logits=_store_logits(store, study),
+        logits_fingerprint=found.teacher.fingerprint if found.teacher.logits else None,
+        vectors=None if found.vectors is None else blobs.put(found.vectors),
+        encoder=tree(found.encoder),
+    )
+
+
+def _store_logits(store: Store, study: _Study) -> str | None:
+    """The given logits; DataError unless they cover every text that somebody may ask them of."""
+    path = study.offered.teacher.logits
+    if path is None:
+        return None
+    shard = given.read_logits(path, study.dataset.labels, study.file.spec.teacher.label_map)
+    names = ("validation", *study.wanted.signals.get(TEACHER, ()))
+    pools = [_without_tokens(study.dataset.pools[name]) for name in names]
+    given.check_complete(shard, pools, where=str(path))
+    with tempfile.TemporaryDirectory(prefix="kdsearch-logits-") as folder:
+        shard.save(Path(folder) / "shard.npz")
+        return store.blobs.put(Path(folder) / "shard.npz")
+
+
+def _without_tokens(pool: Pool) -> TokenPool:
+    """The pool's texts by their hashes alone."""
+    return TokenPool(
+        name=pool.name,
+        ids=np.empty(0, np.int32),
+        offsets=np.zeros(len(pool) + 1, np.int64),
+        labels_N=pool.labels_N,
+        keys=text_keys(pool.texts),
+    )

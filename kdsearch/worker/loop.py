@@ -35,7 +35,6 @@ from kdsearch.data.prepared import Prepared
 from kdsearch.measure.hostlock import HostLock
 from kdsearch.measure.profile import hardware_profile
 from kdsearch.search.asking import Asked, Search
-from kdsearch.search.plan import Plan
 from kdsearch.store import leases, studies, workers
 from kdsearch.store.connect import Store
 from kdsearch.store.leases import Lease
@@ -43,10 +42,11 @@ from kdsearch.store.optuna_storage import optuna_storage
 from kdsearch.store.studies import BudgetState
 from kdsearch.store.transactions import repeatable
 from kdsearch.worker.context import Stopped, WorkerContext, WorkerOptions
+from kdsearch.worker.material import Material
 from kdsearch.worker.measuring import can_measure
 from kdsearch.worker.prepare import prepare
 from kdsearch.worker.pulse import Pulse
-from kdsearch.worker.trial import Material, run_trial
+from kdsearch.worker.trial import run_trial
 
 log = structlog.get_logger()
 Outcome: TypeAlias = Literal["done", "stopped"]
@@ -177,8 +177,8 @@ class _Worker:
         self.engine = context.store.engine
         self.material = Material(context, prepared)
         self.can_measure = can_measure(context, prepared)
-        plan = Plan(context.spec)
-        self.search = Search.open(optuna_storage(context.store), context.study.optuna_name, plan)
+        storage = optuna_storage(context.store)
+        self.search = Search.open(storage, context.study.optuna_name, context.plan)
         if not self.can_measure:
             log.warning("this machine is not the study's measuring profile: it trains, it never measures")
 

@@ -1,50 +1,39 @@
-"""Preparing a study under a lease: texts tokenised, teacher ready, its signals cached and audited.
+"""Preparing a study under a lease: texts tokenised, teachers ready, their signals cached and audited.
 
 Done once per study by whichever worker gets the lease; the others wait. Every step is found again
 in the store by its content, so that whoever takes over from a dead holder repeats nothing that was
-finished: the teacher from its last anchor, the signals from their last shard.
+finished: a teacher goes on from its last anchor, signals from their last shard, a trajectory from its last
+pass. Only what some trial of the study can ask for is prepared (`worker.wanted`).
 """
 
 from __future__ import annotations
 
-import io
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from kdsearch.core.blobs import get_tree, put_tree
+from kdsearch.core.blobs import get_tree
 from kdsearch.core.records import Latency, Scores
-from kdsearch.data import tokens
-from kdsearch.data.dataset import Dataset, load_saved
-from kdsearch.data.prepared import Prepared, PreparedPool
-from kdsearch.data.tokens import TokenPool
+from kdsearch.data.dataset import load_saved
+from kdsearch.data.prepared import TEACHER_VOCABULARY, Prepared, PreparedPool, RecordedTrajectory
+from kdsearch.distill.stage import TEACHER, TRAJECTORY
 from kdsearch.measure.profile import hardware_profile
 from kdsearch.measure.quality import score
-from kdsearch.store import cache, leases, studies
+from kdsearch.store import leases, studies
 from kdsearch.store.leases import PreparationLease
-from kdsearch.teachers import signals, source
-from kdsearch.teachers.source import TeacherModule
+from kdsearch.teachers import source
 from kdsearch.worker import measuring
-from kdsearch.worker.context import Stopped, WorkerContext
+from kdsearch.worker.context import WorkerContext
+from kdsearch.worker.preparing import TEACHER_STEP, Preparing
 from kdsearch.worker.pulse import Pulse
+from kdsearch.worker.signals import Arrays, Labeller
+from kdsearch.worker.taught import Further, Historical, Stored, given_logits, historical, labeller
 from kdsearch.worker.teacher import TeacherTrees, prepare_teacher, source_folder
-
-SIGNALS = "signals"
-ROWS_PER_SHARD = 2048
-TRAINING_POOLS = ("train", "unlabelled")
-
-
-def array_bytes(array: npt.NDArray[np.generic]) -> bytes:
-    """An array as a ``.npy`` file without pickles."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
+from kdsearch.worker.trajectory import prepare_trajectory
+from kdsearch.worker.vocabularies import built, prepare_tables, read_as
+from kdsearch.worker.wanted import Wanted, study_setting, wanted
 
 
 def prepare(context: WorkerContext, lease: PreparationLease, pulse: Pulse) -> None:
@@ -52,208 +41,164 @@ def prepare(context: WorkerContext, lease: PreparationLease, pulse: Pulse) -> No
     torch.set_num_threads(context.options.prepare_threads)
     try:
         with tempfile.TemporaryDirectory(prefix="kdsearch-prepare-") as folder:
-            sha256 = _Preparation(context, lease, pulse, Path(folder)).run()
+            preparing = Preparing(context, lease, pulse, Path(folder))
+            sha256 = _Preparation(preparing).run().save(context.store.blobs)
     finally:
         torch.set_num_threads(context.options.threads)
     leases.finish_preparation(context.store.engine, lease, sha256)
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Teacher:
+    """The study's teacher and what it says."""
+
+    logits: Arrays
+    """Of the pools that somebody asks for, and of validation."""
+    fingerprint: str
+    labeller: Labeller | None
+    """None where only its logits are given."""
+    trees: TeacherTrees | None
+
+
 class _Preparation:
-    context: WorkerContext
-    lease: PreparationLease
-    pulse: Pulse
-    folder: Path
+    def __init__(self, preparing: Preparing) -> None:
+        self.preparing, self.context = preparing, preparing.context
+        preparing.say("reading texts")
+        self.dataset = load_saved(self.context.store.blobs, self.context.inputs.dataset)
+        self.origin = source_folder(self.context, self.dataset, preparing.folder / "source")
+        self.own = read_as(preparing, self.dataset, source.load_tokenizer(self.origin), self.origin)
 
-    def run(self) -> str:
-        context = self.context
-        self._say("reading texts")
-        dataset = load_saved(context.store.blobs, context.inputs.dataset)
-        origin = source_folder(context, dataset, self.folder / "source")
-        pools = self._tokenise(dataset, origin)
-        with self._training() as breathe:
-            trees = prepare_teacher(
-                context,
-                dataset,
-                pools,
-                origin,
-                unfinished=self.lease.checkpoint,
-                keep=self._keep,
-                breathe=breathe,
-                should_stop=self._should_stop,
-            )
-        folder = get_tree(context.store.blobs, trees.final, self.folder / "teacher")
-        renamed = context.spec.teacher.label_map if context.inputs.teacher_classifies else None
-        module = source.load_classifier(folder, dataset.labels, label_map=renamed)
-        module.to(context.options.device)
-        logits = self._signals(module, folder, pools, trees.accuracy)
-        self._record_teacher(module, folder, dataset, pools, logits)
-        return self._manifest(dataset, pools, logits, trees, folder).save(context.store.blobs)
-
-    def _should_stop(self) -> bool:
-        return self.context.should_stop() or self.pulse.lost
-
-    def _say(self, text: str) -> None:
-        leases.preparation_progress(self.context.store.engine, self.lease, text)
-        if self._should_stop():
-            raise Stopped
-
-    def _keep(self, text: str, checkpoint: str) -> None:
-        """Never lets go in the middle: what the checkpoint replaces is still to be removed."""
-        leases.preparation_progress(self.context.store.engine, self.lease, text, checkpoint)
-
-    @contextmanager
-    def _training(self) -> Iterator[Callable[[], None]]:
-        """Under the host lock; what this yields lets go, too, where nothing else asks for long."""
-        with self.context.lock.training() as let_measure:
-
-            def breathe() -> None:
-                if self._should_stop():
-                    raise Stopped
-                let_measure()
-
-            yield breathe
-
-    def _tokenise(self, dataset: Dataset, folder: Path) -> dict[str, TokenPool]:
-        tokenizer = source.load_tokenizer(folder)
-        length = self.context.spec.teacher.max_length
-        pools = {}
-        for name, pool in dataset.pools.items():
-            self._say(f"tokenising {name}: {len(pool.texts)} texts")
-            pools[name] = tokens.tokenise(pool, tokenizer, length)
-        return pools
-
-    # ------------------------------------------------------------ signals
-
-    def _signals(
-        self, module: TeacherModule, folder: Path, pools: dict[str, TokenPool], accuracy: float | None
-    ) -> dict[str, npt.NDArray[np.float32]]:
-        """The teacher's logits on every pool but the test split, each text asked once for all studies."""
-        key = signals.signals_key(
-            source.fingerprint(folder),
-            source.tokenizer_fingerprint(folder),
-            self.context.spec.teacher.max_length,
+    def run(self) -> Prepared:
+        """Everything, in an order in which the cheap mistakes come first."""
+        trees = None if self.context.inputs.logits else self._trained()
+        wants = self._wanted(trees)
+        readings = {TEACHER_VOCABULARY: self.own, **built(self.preparing, self.dataset, self.own, wants)}
+        start = self._start(trees, wants)
+        tables = prepare_tables(self.preparing, readings, start, wants)
+        teacher = self._teacher(trees, wants)
+        signals = self._further(teacher, wants)
+        past = historical(self.preparing, self.dataset, self.own, wants)
+        trajectory = self._trajectory(start, wants)
+        self._record_teacher(teacher, past)
+        return replace(
+            self._manifest(teacher),
+            teacher_start=trees.start if trees and wants.teacher_start else None,
+            signals={**signals, **past.signals},
+            historical=past.teachers,
+            trajectory=trajectory,
+            vocabularies={name: readings[name].store(self.preparing, name) for name in wants.vocabularies},
+            tables=tables.arrays,
+            oov_share=tables.oov_share,
+            encoder=self.context.inputs.encoder if "checkpoint" in wants.encoders else None,
         )
-        wanted = {name: pool for name, pool in pools.items() if name != "test"}
-        with self._training() as breathe:
-            found = {n: self._pool_signals(module, pool, key, breathe) for n, pool in wanted.items()}
-            for name, pool in wanted.items():
-                signals.audit(
-                    module,
-                    pool,
-                    found[name],
-                    pad_id=module.pad_id,
-                    device=self._device,
-                    breathe=breathe,
-                    expected_accuracy=accuracy if name == "validation" else None,
-                )
-        return found
 
-    @property
-    def _device(self) -> str:
-        return self.context.options.device
-
-    def _pool_signals(
-        self, module: TeacherModule, pool: TokenPool, key: str, breathe: Callable[[], None]
-    ) -> npt.NDArray[np.float32]:
-        store = self.context.store
-        shards = [
-            signals.Shard.load(store.blobs.open(entry.sha256))
-            for entry in cache.find(store.engine, SIGNALS, key)
-            if store.blobs.exists(entry.sha256)  # it may be in another study's artifact store alone
-        ]
-        logits, missing = signals.lookup(shards, pool)
-        for start in range(0, len(missing), ROWS_PER_SHARD):
-            done = len(pool) - len(missing) + start
-            self._say(f"teacher labels {pool.name}: {done} of {len(pool)} texts")
-            rows = missing[start : start + ROWS_PER_SHARD]
-            shard = signals.compute_shard(
-                module, pool, rows, pad_id=module.pad_id, device=self._device, breathe=breathe
+    def _trained(self) -> TeacherTrees:
+        with self.preparing.training() as breathe:
+            return prepare_teacher(
+                self.context,
+                self.dataset,
+                dict(self.own.pools),
+                self.origin,
+                unfinished=self.preparing.unfinished(TEACHER_STEP),
+                keep=self.preparing.keeps(TEACHER_STEP),
+                breathe=breathe,
+                should_stop=self.preparing.should_stop,
             )
-            self._keep_shard(shard, key)
-            shards.append(shard)
-        if len(missing):
-            logits, _ = signals.lookup(shards, pool)
-        return logits
 
-    def _keep_shard(self, shard: signals.Shard, key: str) -> None:
-        path = self.folder / "shard.npz"
-        shard.save(path)
-        cache.add(self.context.store.engine, SIGNALS, key, self.context.store.blobs.put(path), {})
+    def _start(self, trees: TeacherTrees | None, wants: Wanted) -> Path:
+        """Folder of the teacher before fine-tuning, after any pretraining."""
+        if trees is None or not wants.teacher_start:
+            return self.origin
+        return get_tree(self.context.store.blobs, trees.start, self.preparing.folder / "start")
+
+    def _wanted(self, trees: TeacherTrees | None) -> Wanted:
+        facts = self.context.inputs.facts
+        setting = study_setting(
+            self.context.spec,
+            {name: len(pool) for name, pool in self.own.pools.items()},
+            anchors=len(trees.anchors) if trees else 0,
+            teacher_width=facts.teacher_width if facts else None,
+        )
+        return wanted(self.context.plan, setting)
+
+    # ------------------------------------------------------------ what teachers say
+
+    def _teacher(self, trees: TeacherTrees | None, wants: Wanted) -> _Teacher:
+        names = ("validation", *wants.signals.get(TEACHER, ()))
+        pools = {name: self.own.pools[name] for name in names}
+        if trees is None:
+            fingerprint = str(self.context.inputs.logits_fingerprint)
+            return _Teacher(given_logits(self.preparing, pools), fingerprint, None, None)
+        renamed = self.context.spec.teacher.label_map if self.context.inputs.teacher_classifies else None
+        asked = labeller(self.preparing, self.dataset, trees.final, label_map=renamed)
+        logits = asked.logits(pools, accuracy=trees.accuracy)
+        return _Teacher(logits, source.fingerprint(asked.folder), asked, trees)
+
+    def _further(self, teacher: _Teacher, wants: Wanted) -> Stored:
+        if teacher.labeller is None or teacher.trees is None:
+            return {}
+        further = Further(self.preparing, self.dataset, self.own.pools, wants)
+        layers = source.describe(teacher.labeller.folder).layers
+        return {**further.hidden(teacher.labeller, layers), **further.anchors(teacher.trees)}
+
+    def _trajectory(self, start: Path, wants: Wanted) -> RecordedTrajectory | None:
+        if TRAJECTORY not in wants.signals:
+            return None
+        return prepare_trajectory(self.preparing, self.dataset, self.own.pools, start)
 
     # ------------------------------------------------------------ what is recorded
 
-    def _record_teacher(
-        self,
-        module: TeacherModule,
-        folder: Path,
-        dataset: Dataset,
-        pools: dict[str, TokenPool],
-        logits: dict[str, npt.NDArray[np.float32]],
-    ) -> None:
-        self._say("measuring the teacher")
-        spec = self.context.spec
+    def _record_teacher(self, teacher: _Teacher, past: Historical) -> None:
         scores: Scores = score(
-            logits["validation"],
-            pools["validation"].labels_N,
-            labels=dataset.labels,
-            objective=spec.objectives.quality,
+            teacher.logits["validation"],
+            self.own.pools["validation"].labels_N,
+            labels=self.dataset.labels,
+            objective=self.context.spec.objectives.quality,
+            historical_NKC=past.validation.get("validation"),
         )
-        studies.set_teacher(
-            self.context.store.engine, self.context.study.id, scores, self._latency(module, folder, dataset)
-        )
+        latency = None if teacher.labeller is None else self._latency(teacher.labeller)
+        studies.set_teacher(self.context.store.engine, self.context.study.id, scores, latency)
 
-    def _latency(self, module: TeacherModule, folder: Path, dataset: Dataset) -> Latency:
+    def _latency(self, teacher: Labeller) -> Latency:
+        self.preparing.say("measuring the teacher")
         length, protocol = self.context.spec.teacher.max_length, self.context.spec.latency
-        texts = dataset.pools["validation"].texts
+        texts = self.dataset.pools["validation"].texts
         key = measuring.figure_key(
-            f"teacher:{source.fingerprint(folder)}",
+            f"teacher:{source.fingerprint(teacher.folder)}",
             hardware_profile(protocol),
             texts,
             max_length=length,
-            tokenizer=source.tokenizer_fingerprint(folder),
+            tokenizer=source.tokenizer_fingerprint(teacher.folder),
             protocol=protocol,
         )
-        encode = measuring.encoder(source.load_tokenizer(folder), length)
-        return measuring.measure(self.context, module.cpu(), key=key, texts=texts, encode=encode)
+        encode = measuring.encoder(source.load_tokenizer(teacher.folder), length)
+        return measuring.measure(self.context, teacher.module.cpu(), key=key, texts=texts, encode=encode)
 
-    def _manifest(
-        self,
-        dataset: Dataset,
-        pools: dict[str, TokenPool],
-        logits: dict[str, npt.NDArray[np.float32]],
-        trees: TeacherTrees,
-        folder: Path,
-    ) -> Prepared:
-        blobs = self.context.store.blobs
-        tokenizer = source.load_tokenizer(folder)
-        vocab_size = max(len(tokenizer), tokenizer.vocab_size)
-        training = [pools[name] for name in TRAINING_POOLS if name in pools]
-        table = tokens.id_table(
-            training, vocab_size, tokenizer.all_special_ids, pad_id=int(tokenizer.pad_token_id)
-        )
-        tokenizer.save_pretrained(self.folder / "tokenizer")
+    def _manifest(self, teacher: _Teacher) -> Prepared:
+        """What every study has."""
+        own, trees = self.own.store(self.preparing, TEACHER_VOCABULARY), teacher.trees
         return Prepared(
-            labels=dataset.labels,
-            tokenizer=put_tree(blobs, self.folder / "tokenizer"),
-            teacher=trees.final,
-            teacher_fingerprint=source.fingerprint(folder),
+            labels=self.dataset.labels,
+            tokenizer=own.tokenizer,
+            teacher=trees.final if trees else None,
+            teacher_fingerprint=teacher.fingerprint,
             max_length=self.context.spec.teacher.max_length,
-            pad_id=int(tokenizer.pad_token_id),
-            vocab_size=vocab_size,
-            num_tokens=int(table.max()) + 1,
-            id_table=blobs.put(array_bytes(table)),
-            pools={name: self._store_pool(pool, logits.get(name)) for name, pool in pools.items()},
+            pad_id=own.pad_id,
+            vocab_size=own.vocab_size,
+            num_tokens=own.num_tokens,
+            id_table=own.id_table,
+            pools={
+                name: PreparedPool(
+                    tokens=own.tokens[name], logits=self._put_logits(teacher, name), num_rows=len(pool)
+                )
+                for name, pool in self.own.pools.items()
+            },
             profile=hardware_profile(self.context.spec.latency),
-            anchors=trees.anchors,
+            anchors=trees.anchors if trees else (),
+            best=trees.best if trees else {},
+            teacher_seconds=trees.seconds if trees else None,
         )
 
-    def _store_pool(self, pool: TokenPool, logits: npt.NDArray[np.float32] | None) -> PreparedPool:
-        path = self.folder / f"{pool.name}.npz"
-        pool.save(path)
-        blobs = self.context.store.blobs
-        return PreparedPool(
-            tokens=blobs.put(path),
-            logits=None if logits is None else blobs.put(array_bytes(logits)),
-            num_rows=len(pool),
-        )
+    def _put_logits(self, teacher: _Teacher, name: str) -> str | None:
+        logits_NC = teacher.logits.get(name)
+        return None if logits_NC is None else self.preparing.put_array(logits_NC)

@@ -6,124 +6,38 @@ The latency is known before training, so a student that cannot fit the budget co
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-from transformers import PreTrainedTokenizerBase
-
-from kdsearch.core.blobs import get_tree, put_tree
-from kdsearch.core.records import EpochReport, Latency, TrialConfig, TrialResult
-from kdsearch.data.dataset import load_saved
-from kdsearch.data.prepared import Prepared
-from kdsearch.data.tokens import TokenPool
+from kdsearch.core.blobs import put_tree
+from kdsearch.core.records import EpochReport, Latency, Scores, TrialConfig, TrialResult
 from kdsearch.distill.fit import FitReport, FitSettings, fit
-from kdsearch.distill.schemes import build_scheme
-from kdsearch.distill.stage import Setting
+from kdsearch.distill.stage import TRAJECTORY
 from kdsearch.store import leases
 from kdsearch.store.leases import Lease
-from kdsearch.students.base import InputShape, Student
-from kdsearch.students.building import architecture_key, build_student, save_student
-from kdsearch.teachers import source
-from kdsearch.worker import measuring
+from kdsearch.students.base import Student
+from kdsearch.students.building import save_student
 from kdsearch.worker.checkpoints import Checkpoints
 from kdsearch.worker.context import Stopped, WorkerContext
-from kdsearch.worker.prepare import TRAINING_POOLS, array_bytes
+from kdsearch.worker.material import Material
+from kdsearch.worker.memory import PeakMemory
+from kdsearch.worker.preparing import array_bytes
 from kdsearch.worker.pulse import Pulse
 
-FloatArray = npt.NDArray[np.float32]
 WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
 
 
 @dataclass(frozen=True)
-class Material:
-    """What every trial of a study trains on, loaded once per worker."""
+class _Trained:
+    """What training a trial gave."""
 
-    context: WorkerContext
-    prepared: Prepared
-    pools: dict[str, TokenPool] = field(init=False)
-    logits: dict[str, FloatArray] = field(init=False)
-    id_table: npt.NDArray[np.int64] = field(init=False)
-
-    def __post_init__(self) -> None:
-        blobs, stored = self.context.store.blobs, self.prepared.pools
-        names = [name for name in stored if name != "test"]
-        pools = {name: TokenPool.load(blobs.open(stored[name].tokens)) for name in names}
-        logits = {n: np.load(blobs.open(sha), mmap_mode="r") for n in names if (sha := stored[n].logits)}
-        object.__setattr__(self, "pools", pools)
-        object.__setattr__(self, "logits", logits)
-        object.__setattr__(self, "id_table", np.load(blobs.open(self.prepared.id_table)))
-
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The teacher's tokenizer, which every student uses."""
-        with tempfile.TemporaryDirectory(prefix="kdsearch-tokenizer-") as folder:
-            return source.load_tokenizer(
-                get_tree(self.context.store.blobs, self.prepared.tokenizer, Path(folder))
-            )
-
-    @cached_property
-    def texts(self) -> tuple[str, ...]:
-        """Validation texts: the queries that latency is measured with."""
-        dataset = load_saved(self.context.store.blobs, self.context.inputs.dataset)
-        return dataset.pools["validation"].texts
-
-    @property
-    def training_pools(self) -> tuple[str, ...]:
-        """Pools that a scheme may train on."""
-        return tuple(name for name in TRAINING_POOLS if name in self.pools)
-
-    @property
-    def shape(self) -> InputShape:
-        """What a student is built for."""
-        prepared = self.prepared
-        return InputShape(
-            vocab_size=prepared.vocab_size,
-            num_tokens=prepared.num_tokens,
-            num_labels=len(prepared.labels),
-            max_length=prepared.max_length,
-            pad_id=prepared.pad_id,
-        )
-
-    def architecture(self, config: TrialConfig) -> str:
-        """Trials with equal architectures share a latency figure."""
-        return architecture_key(config.student, config.student_params, self.shape)
-
-    def student(self, config: TrialConfig) -> Student:
-        """The untrained student; equal seeds give equal weights."""
-        return build_student(
-            config.student, config.student_params, self.shape, self.id_table, seed=config.seed
-        )
-
-    def figure_key(self, architecture: str) -> str:
-        """Where the latency of an architecture is cached."""
-        return measuring.figure_key(
-            architecture,
-            self.prepared.profile,
-            self.texts,
-            max_length=self.prepared.max_length,
-            tokenizer=self.prepared.tokenizer,
-            protocol=self.context.spec.latency,
-        )
-
-    def latency(self, config: TrialConfig) -> Latency | None:
-        """Of the untrained student: weights do not change it.
-
-        None where nobody measured it yet and this machine may not: its figures are of another profile.
-        """
-        key = self.figure_key(self.architecture(config))
-        if not measuring.can_measure(self.context, self.prepared):
-            return measuring.cached_figure(self.context, key)
-        return measuring.measure(
-            self.context,
-            self.student(config),
-            key=key,
-            texts=self.texts,
-            encode=measuring.encoder(self.tokenizer, self.prepared.max_length),
-        )
+    student: Student
+    report: FitReport
+    teacher: Scores | None
+    """Of the teacher in training that the student followed, live or recorded."""
+    peak_memory_mb: float
 
 
 def constraints(context: WorkerContext, latency: Latency) -> dict[str, float]:
@@ -165,45 +79,56 @@ def _measure_and_train(material: Material, lease: Lease, pulse: Pulse) -> bool:
         return True
     owner = f"study {context.study.id} trial {lease.number}"
     checkpoints = Checkpoints(context.store.blobs, owner, lease.checkpoint)
-    student, report = _train(material, lease, pulse, checkpoints)
-    if report.stopped:
+    trained = _train(material, lease, pulse, checkpoints)
+    if trained.report.stopped:
         return False
-    leases.finish_complete(engine, lease, _store_result(material, student, report), limits)
+    leases.finish_complete(engine, lease, _store_result(material, trained), limits)
     checkpoints.drop()
     return True
 
 
-def _train(
-    material: Material, lease: Lease, pulse: Pulse, checkpoints: Checkpoints
-) -> tuple[Student, FitReport]:
+def _train(material: Material, lease: Lease, pulse: Pulse, checkpoints: Checkpoints) -> _Trained:
     context, config = material.context, lease.config
+    peak = PeakMemory(context.options.device)
+    student = material.student(config).to(context.options.device)
+    stages = material.stages(config, student)
+    pools, signals = material.read(config).pools, material.signals(stages)
+    with context.lock.training() as let_measure:
+
+        def breathe() -> None:
+            peak.sample()
+            let_measure()
+
+        report = fit(
+            student,
+            stages,
+            pools=pools,
+            signals=signals,
+            validation=pools["validation"],
+            validation_signals=material.validation_signals,
+            settings=_settings(material, config),
+            on_epoch=_recorder(context, lease, checkpoints),
+            resume=checkpoints.read(),
+            breathe=breathe,
+            should_stop=lambda: context.should_stop() or pulse.lost,
+            live=material.live_teacher(config, stages),
+        )
+    recorded = material.prepared.trajectory if TRAJECTORY in signals else None
+    teacher = recorded.scores if recorded is not None else report.teacher_scores
+    return _Trained(student, report, teacher, peak.megabytes)
+
+
+def _recorder(
+    context: WorkerContext, lease: Lease, checkpoints: Checkpoints
+) -> Callable[[EpochReport, bytes], None]:
+    """Puts each epoch on record; of the checkpoints, which a joint teacher makes large, the newest stays."""
 
     def finished_epoch(report: EpochReport, state: bytes) -> None:
         sha256 = checkpoints.put(state)
         leases.record_epoch(context.store.engine, lease, report, sha256)
         checkpoints.supersede(sha256)
 
-    student = material.student(config).to(context.options.device)
-    names = material.training_pools
-    rows = sum(len(material.pools[name]) for name in names)
-    stages = build_scheme(config.scheme, config.scheme_params).stages(
-        Setting(epochs=config.epochs, pools=names, rows_per_epoch=rows)
-    )
-    with context.lock.training() as breathe:
-        report = fit(
-            student,
-            stages,
-            pools=material.pools,
-            teacher_logits=material.logits,
-            validation=material.pools["validation"],
-            validation_teacher_logits=material.logits.get("validation"),
-            settings=_settings(material, config),
-            on_epoch=finished_epoch,
-            resume=checkpoints.read(),
-            breathe=breathe,
-            should_stop=lambda: context.should_stop() or pulse.lost,
-        )
-    return student, report
+    return finished_epoch
 
 
 def _settings(material: Material, config: TrialConfig) -> FitSettings:
@@ -218,12 +143,12 @@ def _settings(material: Material, config: TrialConfig) -> FitSettings:
         objective=material.context.spec.objectives.quality,
         labels=material.prepared.labels,
         device=material.context.options.device,
-        pad_id=material.prepared.pad_id,
+        pad_id=material.read(config).stored.pad_id,
     )
 
 
-def _store_result(material: Material, student: Student, report: FitReport) -> TrialResult:
-    blobs = material.context.store.blobs
+def _store_result(material: Material, trained: _Trained) -> TrialResult:
+    blobs, student, report = material.context.store.blobs, trained.student, trained.report
     assert report.best_scores is not None, "a training that was not stopped has scored an epoch"
     student.load_state_dict(report.best_state)
     with tempfile.TemporaryDirectory(prefix="kdsearch-student-") as folder:
@@ -237,4 +162,6 @@ def _store_result(material: Material, student: Student, report: FitReport) -> Tr
         train_seconds=report.seconds,
         artifact=artifact,
         validation_logits=blobs.put(array_bytes(report.validation_logits_NC)),
+        teacher=trained.teacher,
+        peak_memory_mb=trained.peak_memory_mb,
     )
