@@ -7,7 +7,7 @@ Letters: N rows, C classes, K historical teachers, U distinct kinds of row, S sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -153,14 +153,20 @@ def _kinds(logits: list[Floats], true_N: Ints, objective: str) -> tuple[Ints, In
     return rows, counts
 
 
-def _bootstrap(
-    logits: list[Floats], labels_N: Ints, labels: tuple[str, ...], objective: str, seed: int, draws: int
+def resampled(
+    logits: Sequence[Floats],
+    labels_N: Ints,
+    *,
+    labels: tuple[str, ...],
+    objective: str,
+    seed: int,
+    draws: int,
 ) -> Floats:
     """The objective (len(logits), draws) on resampled rows, the same rows for all logits."""
     known = _known(labels_N)
-    logits, true_N = [each[known] for each in logits], labels_N[known]
-    rows, counts = _kinds(logits, true_N, objective)
-    functions = [_values(each[rows], true_N[rows], labels, objective) for each in logits]
+    kept, true_N = [each[known] for each in logits], labels_N[known]
+    rows, counts = _kinds(kept, true_N, objective)
+    functions = [_values(each[rows], true_N[rows], labels, objective) for each in kept]
     rng = np.random.default_rng(seed)
     parts: list[Floats] = []
     for start in range(0, draws, DRAWS_AT_ONCE):
@@ -180,7 +186,7 @@ def bootstrap_interval(
     draws: int = 1000,
 ) -> tuple[float, float]:
     """95 % interval of the objective: percentiles over resampled rows."""
-    values = _bootstrap([logits_NC], labels_N, labels, objective, seed, draws)[0]
+    values = resampled([logits_NC], labels_N, labels=labels, objective=objective, seed=seed, draws=draws)[0]
     low, high = np.percentile(values, PERCENTILES)
     return float(low), float(high)
 
@@ -202,6 +208,8 @@ def paired_bootstrap(
         float(_values(each[known], labels_N[known], labels, objective)(once)[0])
         for each in (first_NC, second_NC)
     )
-    values = _bootstrap([first_NC, second_NC], labels_N, labels, objective, seed, draws)
+    values = resampled(
+        [first_NC, second_NC], labels_N, labels=labels, objective=objective, seed=seed, draws=draws
+    )
     low, high = np.percentile(values[0] - values[1], PERCENTILES)
     return Difference(first - second, float(low), float(high))
