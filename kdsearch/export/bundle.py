@@ -21,7 +21,7 @@ from kdsearch.core.blobs import get_tree
 from kdsearch.core.errors import ConflictError, VerificationError
 from kdsearch.data.dataset import load_saved
 from kdsearch.data.inputs import Inputs
-from kdsearch.data.prepared import Prepared
+from kdsearch.data.prepared import Prepared, Vocabulary
 from kdsearch.export.card import card
 from kdsearch.export.evaluate import Remeasured, load_pool, read_test, remeasure
 from kdsearch.export.folder import reload_student, write_student
@@ -52,7 +52,7 @@ from kdsearch.export.verify import (
 from kdsearch.store.connect import Store
 from kdsearch.store.reads import StudyRow, TrialRow
 from kdsearch.store.studies import find_study
-from kdsearch.students.building import SavedStudent, load_student
+from kdsearch.students.building import SavedStudent, load_student, wants
 from kdsearch.teachers.source import load_tokenizer
 
 Progress = Callable[[str], None]
@@ -156,29 +156,31 @@ class _Export:
         saved = load_student(get_tree(self.store.blobs, self.artifact, work / "student"))
         if saved.labels != self.prepared.labels:
             raise fail(f"the student's labels are {saved.labels}, the study's {self.prepared.labels}")
-        tokenizer = load_tokenizer(get_tree(self.store.blobs, self.prepared.tokenizer, work / "tokenizer"))
+        vocabulary = self.prepared.vocabulary(wants(saved.student.NAME, saved.student.params).vocabulary)
+        tokenizer = load_tokenizer(get_tree(self.store.blobs, vocabulary.tokenizer, work / "tokenizer"))
         on_progress("writing weights, tokenizer and ONNX graph")
         write_student(folder, saved, tokenizer)
-        metrics, verification = self._prove(folder, saved, on_progress)
-        manifest = self._manifest(saved, metrics, verification)
+        metrics, verification = self._prove(folder, saved, vocabulary, on_progress)
+        manifest = self._manifest(saved, vocabulary, metrics, verification)
         (folder / CARD).write_text(card(manifest), encoding="utf-8")
         manifest = replace(manifest, files=hash_files(folder))
         write_manifest(folder, manifest)
         return manifest
 
     def _prove(
-        self, folder: Path, saved: SavedStudent, on_progress: Progress
+        self, folder: Path, saved: SavedStudent, vocabulary: Vocabulary, on_progress: Progress
     ) -> tuple[Metrics, Verification]:
         run = student_run(reload_student(folder, saved))
         on_progress("evaluating the exported weights on the validation pool")
-        again = self._remeasure(run)
+        again = self._remeasure(run, vocabulary)
         on_progress("comparing ONNX with torch, and the tokenizer with the training's")
-        parity = self._parity(folder, run)
-        num_texts = self._check_tokenizer(folder)
+        parity = self._parity(folder, run, vocabulary)
+        num_texts = self._check_tokenizer(folder, vocabulary)
         test, reads = read_test(
             run,
             self.store,
             self.prepared,
+            vocabulary,
             study_id=self.study.id,
             trial=self.trial.number,
             objective=self.study.quality_name,
@@ -192,39 +194,42 @@ class _Export:
         )
         return metrics, _verification(again, parity, num_texts)
 
-    def _remeasure(self, run: Run) -> Remeasured:
+    def _remeasure(self, run: Run, vocabulary: Vocabulary) -> Remeasured:
         if self.trial.scores is None:
             raise AssertionError(f"complete trial {self.trial.number} without scores")
         return remeasure(
             run,
             self.store.blobs,
             self.prepared,
+            vocabulary,
             objective=self.study.quality_name,
             recorded=self.trial.scores,
             logits=self.logits,
         )
 
-    def _parity(self, folder: Path, run: Run) -> Parity:
+    def _parity(self, folder: Path, run: Run, vocabulary: Vocabulary) -> Parity:
         return check_parity(
             run,
             session_run(open_session(folder / ONNX)),
-            load_pool(self.store.blobs, self.prepared, "validation"),
-            vocab_size=self.prepared.vocab_size,
+            load_pool(self.store.blobs, vocabulary, "validation"),
+            vocab_size=vocabulary.vocab_size,
             max_length=self.prepared.max_length,
-            pad_id=self.prepared.pad_id,
+            pad_id=vocabulary.pad_id,
             num_labels=len(self.prepared.labels),
         )
 
-    def _check_tokenizer(self, folder: Path) -> int:
+    def _check_tokenizer(self, folder: Path, vocabulary: Vocabulary) -> int:
         record = find_study(self.store.engine, self.study.name)
         dataset = load_saved(self.store.blobs, Inputs.load(self.store.blobs, record.dataset_sha256).dataset)
         return check_tokenizer(
             open_tokenizer(folder / TOKENIZER, self.prepared.max_length),
             dataset.pools["validation"].texts,
-            load_pool(self.store.blobs, self.prepared, "validation"),
+            load_pool(self.store.blobs, vocabulary, "validation"),
         )
 
-    def _manifest(self, saved: SavedStudent, metrics: Metrics, verification: Verification) -> Manifest:
+    def _manifest(
+        self, saved: SavedStudent, vocabulary: Vocabulary, metrics: Metrics, verification: Verification
+    ) -> Manifest:
         study, trial, prepared = self.study, self.trial, self.prepared
         record = find_study(self.store.engine, study.name)
         return Manifest(
@@ -236,7 +241,7 @@ class _Export:
             params=trial.params,
             labels=saved.labels,
             max_length=prepared.max_length,
-            pad_id=prepared.pad_id,
+            pad_id=vocabulary.pad_id,
             metrics=metrics,
             latency=Timing(
                 objective=study.latency_name,
@@ -271,6 +276,8 @@ def _verification(again: Remeasured, parity: Parity, num_texts: int) -> Verifica
 
 def teacher_name(spec: Mapping[str, Any]) -> str:
     """The teacher as the study names it; of a path on the launching machine only the folder's name."""
+    if spec.get("logits") is not None:
+        return f"logits given as {Path(spec['logits']).name}"
     model = spec.get("model")
     if model is None:
         build = spec["build"]

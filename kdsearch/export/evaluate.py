@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from kdsearch.core.blobs import Blobs
 from kdsearch.core.records import Scores
-from kdsearch.data.prepared import Prepared
+from kdsearch.data.prepared import Prepared, Vocabulary
 from kdsearch.data.tokens import TokenPool
+from kdsearch.distill.stage import HISTORICAL
 from kdsearch.export.manifest import Evaluation
 from kdsearch.export.verify import Run, check_same_choice, fail, largest_difference, pool_logits
 from kdsearch.measure.quality import bootstrap_interval, score
@@ -35,9 +36,9 @@ class Remeasured:
     quality_diff: float
 
 
-def load_pool(blobs: Blobs, prepared: Prepared, name: str) -> TokenPool:
-    """One tokenised pool."""
-    return TokenPool.load(blobs.open(prepared.pools[name].tokens))
+def load_pool(blobs: Blobs, vocabulary: Vocabulary, name: str) -> TokenPool:
+    """One tokenised pool, as the student reads it."""
+    return TokenPool.load(blobs.open(vocabulary.tokens[name]))
 
 
 def load_array(blobs: Blobs, sha256: str) -> FloatArray:
@@ -47,19 +48,25 @@ def load_array(blobs: Blobs, sha256: str) -> FloatArray:
 
 
 def remeasure(
-    run: Run, blobs: Blobs, prepared: Prepared, *, objective: str, recorded: Scores, logits: str
+    run: Run,
+    blobs: Blobs,
+    prepared: Prepared,
+    vocabulary: Vocabulary,
+    *,
+    objective: str,
+    recorded: Scores,
+    logits: str,
 ) -> Remeasured:
     """Compare the exported weights with what was recorded; VerificationError where they differ."""
-    pool = load_pool(blobs, prepared, "validation")
+    pool = load_pool(blobs, vocabulary, "validation")
     stored_NC = load_array(blobs, logits)
-    found_NC = _logits(run, pool, prepared)
+    found_NC = _logits(run, pool, prepared, vocabulary)
     of = "the exported weights against the stored validation logits"
     stored_diff = largest_difference(stored_NC, found_NC, of=of)
     check_same_choice(stored_NC, found_NC, of=of)
-    teacher = prepared.pools["validation"].logits
-    teacher_NC = None if teacher is None else load_array(blobs, teacher)
-    stored = _evaluate(stored_NC, pool, prepared, objective, teacher_NC)
-    found = _evaluate(found_NC, pool, prepared, objective, teacher_NC, interval=False)
+    teachers = _teachers(blobs, prepared)
+    stored = _evaluate(stored_NC, pool, prepared, objective, teachers)
+    found = _evaluate(found_NC, pool, prepared, objective, teachers, interval=False)
     if abs(stored.scores.quality - recorded.quality) > EXACT:
         raise fail(
             f"the stored validation logits have {objective} {stored.scores.quality:.6f}, "
@@ -74,8 +81,22 @@ def remeasure(
     return Remeasured(stored, stored_diff, quality_diff)
 
 
-def _logits(run: Run, pool: TokenPool, prepared: Prepared) -> FloatArray:
-    return pool_logits(run, pool, num_labels=len(prepared.labels), pad_id=prepared.pad_id)
+def _logits(run: Run, pool: TokenPool, prepared: Prepared, vocabulary: Vocabulary) -> FloatArray:
+    return pool_logits(run, pool, num_labels=len(prepared.labels), pad_id=vocabulary.pad_id)
+
+
+@dataclass(frozen=True)
+class _Teachers:
+    """What teachers say of the validation pool."""
+
+    logits_NC: FloatArray | None = None
+    historical_NKC: FloatArray | None = None
+
+
+def _teachers(blobs: Blobs, prepared: Prepared) -> _Teachers:
+    own = prepared.pools["validation"].logits
+    past = prepared.signals.get(HISTORICAL, {}).get("validation")
+    return _Teachers(*(None if sha256 is None else load_array(blobs, sha256) for sha256 in (own, past)))
 
 
 def _evaluate(
@@ -83,12 +104,19 @@ def _evaluate(
     pool: TokenPool,
     prepared: Prepared,
     objective: str,
-    teacher_NC: FloatArray | None,
+    teachers: _Teachers,
     *,
     interval: bool = True,
 ) -> Evaluation:
     labels, labels_N = prepared.labels, pool.labels_N
-    scores = score(logits_NC, labels_N, labels=labels, objective=objective, teacher_logits_NC=teacher_NC)
+    scores = score(
+        logits_NC,
+        labels_N,
+        labels=labels,
+        objective=objective,
+        teacher_logits_NC=teachers.logits_NC,
+        historical_NKC=teachers.historical_NKC,
+    )
     bounds = (scores.quality, scores.quality)
     if interval:
         bounds = bootstrap_interval(
@@ -98,7 +126,14 @@ def _evaluate(
 
 
 def read_test(
-    run: Run, store: Store, prepared: Prepared, *, study_id: int, trial: int, objective: str
+    run: Run,
+    store: Store,
+    prepared: Prepared,
+    vocabulary: Vocabulary,
+    *,
+    study_id: int,
+    trial: int,
+    objective: str,
 ) -> tuple[Evaluation | None, int]:
     """Scores on the test pool, and how many trials of the study have been scored on it until now.
 
@@ -109,7 +144,7 @@ def read_test(
         return None, 0
     recorded = readings.find(store.engine, study_id, trial)
     if recorded is None:
-        pool = load_pool(store.blobs, prepared, "test")
-        found = _evaluate(_logits(run, pool, prepared), pool, prepared, objective, None)
+        pool = load_pool(store.blobs, vocabulary, "test")
+        found = _evaluate(_logits(run, pool, prepared, vocabulary), pool, prepared, objective, _Teachers())
         recorded = readings.record(store.engine, study_id, trial, found.to_json())
     return Evaluation.from_json(recorded), readings.count(store.engine, study_id)

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from kdsearch.core.studyfile import StudyFile
 from kdsearch.store import leases, reads
 from kdsearch.store.connect import Store, open_store
-from kdsearch.worker import teacher as teacher_module
+from kdsearch.worker import tuning as tuning_module
 from kdsearch.worker import trial as trial_module
 from kdsearch.worker.context import WorkerOptions
 from kdsearch.worker.create import create_or_resume
@@ -72,13 +72,13 @@ def test_fine_tuning_goes_on_from_the_last_anchor(
     with store.engine.begin() as conn:
         conn.execute(text("DELETE FROM kdsearch.cache_entry WHERE kind = 'teacher'"))
     resumed_from: list[bool] = []
-    original = teacher_module.fit
+    original = tuning_module.fit
 
     def watched(*args: object, **kwargs: object) -> object:
         resumed_from.append(kwargs["resume"] is not None)
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(teacher_module, "fit", watched)
+    monkeypatch.setattr(tuning_module, "fit", watched)
     record = create_or_resume(store, write_study("pieces", trials=1), on_progress=lambda _: None)
     stop_and_go_on(store, record.name, options, every=20)
     assert resumed_from[0] is False

@@ -110,8 +110,8 @@ def test_a_second_study_reuses_teacher_and_signals(
     def never(*args: object, **kwargs: object) -> None:
         raise AssertionError("asked the teacher again")
 
-    monkeypatch.setattr("kdsearch.worker.teacher.fit", never)
-    monkeypatch.setattr("kdsearch.teachers.signals.compute_shard", never)
+    monkeypatch.setattr("kdsearch.worker.tuning.fit", never)
+    monkeypatch.setattr("kdsearch.worker.signals.Labeller._keep", never)
     finish(write_study("second", trials=1))
     first, second = (_prepared(store, name) for name in ("first", "second"))
     assert first.teacher == second.teacher
