@@ -58,7 +58,8 @@ def read_vectors(path: Path, only: Collection[str] | None = None) -> WordVectors
     found: dict[bytes, FloatArray] = {}
     with _opened(path) as file:
         start, read = _start(file, path), 0
-        for read, (number, line) in enumerate(start.lines, 1):
+        for number, line in start.lines:
+            read += 1
             word, *columns = line.rsplit(None, start.width)
             if word not in found and (wanted is None or word in wanted):
                 found[word] = _vector(columns, start.width, path, number)
