@@ -28,6 +28,7 @@ from kdsearch.core.errors import NotFoundError
 from kdsearch.core.studyfile import read_study
 from kdsearch.data.prepared import Prepared
 from kdsearch.data.tokens import TokenPool
+from kdsearch.export.report import ReportRow, report
 from kdsearch.store import reads
 from kdsearch.store.connect import Store, open_store, resolve_home
 from kdsearch.store.reads import StudyRow, TrialRow
@@ -85,6 +86,15 @@ class Outcome:
     def teacher_folder(self, into: Path) -> Path:
         """The fine-tuned teacher, to be named by another study."""
         return into if into.exists() else get_tree(self.store.blobs, str(self.prepared.teacher), into)
+
+    def best(self, student: str, scheme: str, *, first: int | None = None) -> TrialRow:
+        """The best of the first so many trials."""
+        return max(self.of(student, scheme)[:first], key=lambda t: (t.quality or 0.0, -t.number))
+
+    def report(self, *, test: bool) -> list[ReportRow]:
+        """As `kdsearch study report` has it."""
+        trials = reads.trials(self.store.engine, self.study.id)
+        return report(self.store, self.study, trials, test=test)
 
 
 @dataclass(frozen=True)
@@ -202,6 +212,21 @@ def fixed(params: Mapping[str, Any], kind: str) -> dict[str, Any]:
         name: [list(value)] if isinstance(value, (tuple, list)) else value for name, value in own.items()
     }
     return {"type": kind, **plain}
+
+
+def repeated(base: Spec, trial: TrialRow, name: str, seed: int, changes: Mapping[str, Any]) -> Spec:
+    """The trial once more with another seed; a distilled one has the control of its parameters beside it."""
+    schemes = [{"type": "none"}] if trial.scheme != "none" else []
+    schemes.append(fixed(trial.params, trial.scheme))
+    own = {
+        "students": [fixed(trial.params, trial.student)],
+        "schemes": schemes,
+        "training.learning_rate": trial.params["learning_rate"],
+        "training.batch_size": trial.params["batch_size"],
+        "training.seed": seed,
+        "budget.trials": len(schemes),
+    }
+    return derived(base, f"{name}-{seed}".replace("_", "-"), {**own, **changes})
 
 
 def write_report(parts: Iterable[str], out: Path | None) -> None:

@@ -1,0 +1,153 @@
+"""SST-2: what distilling gives a BiLSTM over a control that was tuned as long and saw as many rows.
+
+    export KDSEARCH_DATA=... KDSEARCH_TEACHER=... KDSEARCH_HOME=...
+    .venv/bin/python -m benchmarks.sst2_gain [--seeds 1 2 3 4 5] [--out FILE.md]
+
+From studies/sst2.yaml a study is derived for MSE and one for KL, in each of which control and distilled are
+tuned by random search. The best of as many trials on either side are then repeated with every seed, against
+the one teacher, and compared pair by pair. The test pool is read at the end, once for each repeat.
+Cut off, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from benchmarks.arms import (
+    Bench,
+    Outcome,
+    Spec,
+    arguments,
+    bench,
+    derived,
+    load_spec,
+    repeated,
+    shrunk,
+    table,
+    write_report,
+)
+from benchmarks.intervals import Estimate, difference, over_seeds
+from kdsearch.cli.answers import params_text
+
+STUDENT = "bilstm"
+LOSSES = ("mse", "kl")
+SOFT: dict[str, dict[str, Any]] = {
+    "mse": {"loss": "mse", "lambda": {"min": 0.5, "max": 1.0}},
+    "kl": {
+        "loss": "kl",
+        "temperature": {"min": 1.0, "max": 8.0, "log": True},
+        "lambda": {"min": 0.5, "max": 1.0},
+    },
+}
+
+
+class Arm(NamedTuple):
+    """One loss."""
+
+    tuning: Outcome
+    num_tuned: int
+    """Trials of control and of distilled that the best were chosen of."""
+    controls: list[Outcome]
+    """By seed, with the control's best parameters."""
+    distilled: list[Outcome]
+    """By seed, with the best parameters of the distilled; a control with the same ones stands beside it."""
+
+
+def tune(bench_: Bench, base: Spec, loss: str, number: int) -> Outcome:
+    """Control and distilled by random search; the two losses draw differently."""
+    scheme = {"type": "offline", **SOFT[loss], "pools": "train+augmented"}
+    changes = {
+        "schemes": [{"type": "none"}, scheme],
+        "search": {"sampler": "random", "seed": 17 + number},
+    }
+    return bench_.finished(derived(base, f"tune-{loss}", changes))
+
+
+def run_arm(bench_: Bench, base: Spec, loss: str, seeds: Sequence[int]) -> Arm:
+    """Tune, then repeat."""
+    tuning = tune(bench_, base, loss, LOSSES.index(loss))
+    num_tuned = min(len(tuning.of(STUDENT, scheme)) for scheme in ("none", "offline"))
+    folder = tuning.teacher_folder(bench_.folder / "teacher")
+    teacher = {"teacher.model": str(folder), "teacher.build": None, "teacher.finetune": None}
+    found = Arm(tuning, num_tuned, [], [])
+    for seed in seeds:
+        for scheme, outcomes in (("none", found.controls), ("offline", found.distilled)):
+            best = tuning.best(STUDENT, scheme, first=num_tuned)
+            outcomes.append(bench_.finished(repeated(base, best, f"{loss}-{scheme}", seed, teacher)))
+    return found
+
+
+def gain(arm: Arm, other: str) -> Estimate:
+    """Distilled minus the tuned control, or the control that has the parameters of the distilled."""
+    controls = arm.controls if other == "tuned" else arm.distilled
+    one = arm.distilled[0]
+    return difference(
+        [outcome.logits(outcome.only(STUDENT, "offline")) for outcome in arm.distilled],
+        [outcome.logits(outcome.only(STUDENT, "none")) for outcome in controls],
+        one.labels_N,
+        labels=one.prepared.labels,
+        objective=one.study.quality_name,
+    )
+
+
+def line(name: str, outcomes: Sequence[Outcome], scheme: str) -> list[str]:
+    """One kind of student over its seeds."""
+    trials = [outcome.only(STUDENT, scheme) for outcome in outcomes]
+    rows = [
+        row
+        for outcome, trial in zip(outcomes, trials, strict=True)
+        for row in outcome.report(test=True)
+        if row.trial == trial.number
+    ]
+    tests = [row.test.quality for row in rows if row.test is not None]
+    return [
+        name,
+        params_text(trials[0]),
+        over_seeds([float(trial.quality or 0) for trial in trials]).percent(),
+        over_seeds(tests).percent() if tests else "",
+        str(trials[0].rows_seen),
+    ]
+
+
+def report(found: dict[str, Arm]) -> Iterator[str]:
+    """Gains, students, teacher."""
+    gains = []
+    for loss, arm in found.items():
+        for other, text in (("tuned", "equally tuned control"), ("same", "control with its parameters")):
+            estimate = gain(arm, other)
+            gains.append([f"{loss} minus {text}", estimate.points(), estimate.verdict])
+    yield table(["difference", "points", "better?"], gains)
+    lines = []
+    for loss, arm in found.items():
+        best_of = f"best of {arm.num_tuned}"
+        lines.append(line(f"none ({loss}'s, {best_of})", arm.controls, "none"))
+        lines.append(line(f"offline, {loss} ({best_of})", arm.distilled, "offline"))
+        lines.append(line(f"none, parameters of offline, {loss}", arm.distilled, "none"))
+    quality = found["mse"].tuning.study.quality_name
+    yield table(["student", "parameters", f"{quality} validation, %", "test, %", "rows seen"], lines)
+    teacher = found["mse"].tuning.report(test=True)[0]
+    test = "" if teacher.test is None else f", {100 * teacher.test.quality:.1f} % on test"
+    yield f"Teacher: {100 * teacher.scores.quality:.1f} % on validation{test}."
+
+
+def prepare(options: argparse.Namespace) -> Spec:
+    """The base study."""
+    base = load_spec("sst2")
+    if not options.small:
+        return base
+    return derived(shrunk(base), "run", {"training.rows_per_epoch": 600, "budget.trials": 4})
+
+
+def main() -> None:
+    """Run what is missing, then print."""
+    options = arguments(__doc__, seeds=(1, 2, 3, 4, 5)).parse_args()
+    base = prepare(options)
+    with bench("sst2_gain", options) as bench_:
+        found = {loss: run_arm(bench_, base, loss, options.seeds) for loss in LOSSES}
+        write_report(report(found), options.out)
+
+
+if __name__ == "__main__":
+    main()
