@@ -84,7 +84,8 @@ class BertSmall(Student):
     def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Output:
         """Logits and the mean of the last states."""
         mask_BT = first_always(attention_mask_BT)
-        states_BTD = self.encoder(self.id_table[input_ids_BT], mask_BT.long()).last_hidden_state
+        rows_BT = self.id_table[input_ids_BT] * attention_mask_BT  # 0 is padding
+        states_BTD = self.encoder(rows_BT, mask_BT.long()).last_hidden_state
         total_BD = (states_BTD * mask_BT.unsqueeze(2)).sum(1)
         hidden_BD = total_BD / lengths(attention_mask_BT).unsqueeze(1)
         return Output(self.classifier(self.dropout(hidden_BD)), hidden_BD)
@@ -93,5 +94,5 @@ class BertSmall(Student):
         """As `forward`."""
         from kdsearch.students.onnx_bert import draw_mean_states
 
-        rows_BT = graph.compact_ids(self.id_table)
+        rows_BT = graph.masked_rows(self.id_table)
         return graph.linear(self.classifier, draw_mean_states(graph, self.encoder, rows_BT))

@@ -87,6 +87,11 @@ class Graph:
         """Rows (B, T) of the embedding; int32 halves the table."""
         return self.node("Gather", self.tensor(id_table.to(torch.int32)), self.ids_BT)
 
+    def masked_rows(self, id_table: Tensor) -> str:
+        """Rows (B, T) of the embedding, on padding the first one, which is that of padding."""
+        mask_BT = self.node("Cast", self.mask_BT, to=TensorProto.INT32)
+        return self.node("Mul", self.compact_ids(id_table), mask_BT)
+
     def embed(self, id_table: Tensor, table_VE: Tensor, mask_BT1: str) -> str:
         """Vectors (B, T, E) of the tokens, zero on padding."""
         vectors = self.node("Gather", self.tensor(table_VE), self.compact_ids(id_table))

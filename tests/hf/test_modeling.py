@@ -14,22 +14,39 @@ import kdsearch.hf
 from kdsearch.export.folder import PREFIX, config_json
 from kdsearch.hf.modeling import KdsearchStudent, shorten
 from kdsearch.students import STUDENTS
-from kdsearch.students.base import InputShape, Student
+from kdsearch.students.base import EncoderShape, InputShape, Student
 from kdsearch.students.building import SavedStudent, build_student
 
 LABELS = ("ham", "spam", "没用")
-SHAPE = InputShape(vocab_size=40, num_tokens=30, num_labels=3, max_length=8, pad_id=0)
-PARAMS: dict[str, dict[str, Any]] = {
-    "bag": {"embed_dim": 8, "hidden": 8, "dropout": 0.5},
-    "textcnn": {"filters": 8, "kernel_sizes": (2, 3), "embed_dim": 8, "dropout": 0.5},
-    "bilstm": {"hidden": 8, "layers": 2, "embed_dim": 8, "pooling": "attention", "dropout": 0.5},
-    "bert_small": {"layers": 1, "hidden": 16, "dropout": 0.1},
+ENCODER = EncoderShape(
+    hidden=12, layers=4, heads=3, intermediate=20, max_positions=9, layer_norm_eps=1e-5, activation="gelu_new"
+)
+SHAPE = InputShape(
+    vocab_size=40, num_tokens=30, num_labels=3, max_length=8, pad_id=0, embedding_width=5, encoder=ENCODER
+)
+WORDS = {"embedding": "vectors", "vocabulary": "words", "dropout": 0.5}
+PARAMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bag": ("bag", {"embed_dim": 8, "hidden": 8, "dropout": 0.5}),
+    "textcnn": ("textcnn", {"filters": 8, "kernel_sizes": (2, 3), "embed_dim": 8, "dropout": 0.5}),
+    "bilstm": (
+        "bilstm",
+        {"hidden": 8, "layers": 2, "embed_dim": 8, "pooling": "attention", "dropout": 0.5},
+    ),
+    "bert_small": ("bert_small", {"layers": 1, "hidden": 16, "dropout": 0.1}),
+    "static bag": ("bag", {"hidden": 8, "channels": "static", **WORDS}),
+    "two channels": (
+        "textcnn",
+        {"filters": 8, "kernel_sizes": (2, 3), "channels": "multichannel", **WORDS},
+    ),
+    "mean": ("bilstm", {"hidden": 8, "layers": 1, "input": "sentence_mean", "channels": "static", **WORDS}),
+    "every second layer": ("bert_small", {"init": "teacher", "every": 2, "dropout": 0.1}),
 }
 
 
-def make_student(name: str) -> Student:
+def make_student(case: str) -> Student:
+    name, params = PARAMS[case]
     table = torch.randint(0, SHAPE.num_tokens, (SHAPE.vocab_size,)).numpy()
-    return build_student(name, PARAMS[name], SHAPE, table, seed=3).eval()
+    return build_student(name, params, SHAPE, table, seed=3).eval()
 
 
 def save(student: Student, folder: Path) -> None:
@@ -49,7 +66,7 @@ def batch(rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_every_student_is_covered() -> None:
-    assert set(PARAMS) == set(STUDENTS)
+    assert {name for name, _ in PARAMS.values()} == set(STUDENTS)
 
 
 @pytest.mark.parametrize("name", PARAMS)

@@ -1,11 +1,12 @@
-"""What every registered student must keep to."""
+"""What every registered student must keep to, with every value that a parameter may have."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -14,48 +15,90 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from kdsearch.core.errors import ArtifactError, UsageError
-from kdsearch.core.space import Range, Scalar
+from kdsearch.core.errors import UsageError
+from kdsearch.core.space import Param, Range, Scalar
 from kdsearch.students import STUDENTS, base
-from kdsearch.students.base import InputShape, Student
-from kdsearch.students.building import architecture_key, build_student, load_student, save_student
+from kdsearch.students.base import EncoderShape, InputShape, Student
+from kdsearch.students.building import (
+    architecture_key,
+    build_student,
+    load_student,
+    own_part,
+    save_student,
+    wants,
+)
 
-SHAPE = InputShape(vocab_size=120, num_tokens=50, num_labels=3, max_length=21, pad_id=0)
+ENCODER = EncoderShape(
+    hidden=12,
+    layers=6,
+    heads=3,
+    intermediate=20,
+    max_positions=40,
+    layer_norm_eps=1e-5,
+    activation="gelu_new",
+)
+SHAPE = InputShape(
+    vocab_size=120, num_tokens=50, num_labels=3, max_length=21, pad_id=0, embedding_width=6, encoder=ENCODER
+)
 ID_TABLE = np.random.default_rng(0).integers(2, SHAPE.num_tokens, SHAPE.vocab_size)
+Params = dict[str, Scalar]
 
 
-def default_params(name: str) -> dict[str, Scalar]:
-    """The first value of every parameter, and nothing dropped."""
-    first = {key: param.default.values()[0] for key, param in STUDENTS[name].SPACE.items()}
-    return {**first, **({"dropout": 0.0} if "dropout" in first else {})}
+def values_of(param: Param) -> tuple[Scalar, ...]:
+    return param.allowed or param.default.values()
 
 
-def variations() -> list[tuple[str, dict[str, Scalar]]]:
-    """Every student by default, and with one parameter changed, for each other value it may have."""
-    found = []
-    for name, student in STUDENTS.items():
-        default = default_params(name)
-        found.append((name, default))
-        for key, param in student.SPACE.items():
-            values = param.allowed or param.default.values()
-            found += [(name, {**default, key: value}) for value in values if value != default[key]]
+def default_params(name: str, chosen: Params | None = None) -> Params:
+    """The first value of every parameter that exists beside the chosen ones, and nothing dropped."""
+    values: Params = {}
+    for key, param in STUDENTS[name].SPACE.items():
+        if param.exists(values):
+            values[key] = (chosen or {}).get(key, param.default.values()[0])
+    return values
+
+
+def beside(name: str, key: str) -> list[Params]:
+    """Every choice of other parameters that makes this one exist."""
+    param = STUDENTS[name].SPACE[key]
+    if param.when is None:
+        return [{}]
+    other = param.when[0]
+    return [{**before, other: value} for value in param.conditions for before in beside(name, other)]
+
+
+def parameters(name: str) -> list[tuple[str, Param, Params]]:
+    """Each parameter, and all the others in each setting where it exists."""
+    space = STUDENTS[name].SPACE
+    return [(key, space[key], default_params(name, chosen)) for key in space for chosen in beside(name, key)]
+
+
+def variations() -> list[tuple[str, Params]]:
+    """Every student by default, and with one parameter changed, for each value in each setting."""
+    found: list[tuple[str, Params]] = []
+    for name in STUDENTS:
+        for key, param, setting in parameters(name):
+            changed = [(name, default_params(name, {**setting, key: value})) for value in values_of(param)]
+            found += [variation for variation in changed if variation not in found]
     return [*found, ("bilstm", {**default_params("bilstm"), "layers": 2, "pooling": "last"})]
 
 
-def label(variation: tuple[str, dict[str, Scalar]]) -> str:
+def label(variation: tuple[str, Params]) -> str:
     name, params = variation
-    changed = [f"{k}={v}" for k, v in params.items() if default_params(name)[k] != v]
-    return " ".join([name, *changed])
+    default = default_params(name)
+    return " ".join([name, *(f"{k}={v}" for k, v in params.items() if default.get(k) != v)])
 
 
 every_student = pytest.mark.parametrize("name", list(STUDENTS))
 every_variation = pytest.mark.parametrize("variation", variations(), ids=label)
 
 
-def build(name: str, params: dict[str, Scalar] | None = None, seed: int = 3) -> Student:
-    return build_student(name, params or default_params(name), SHAPE, ID_TABLE, seed=seed)
+def build(name: str, params: Params | None = None, seed: int = 3, num_labels: int = 3) -> Student:
+    shape = replace(SHAPE, num_labels=num_labels)
+    return build_student(name, params or default_params(name), shape, ID_TABLE, seed=seed)
 
 
 def batch(rows: int, columns: int, *, padded: bool, seed: int = 1) -> tuple[Tensor, Tensor]:
@@ -75,7 +118,7 @@ def train(student: nn.Module, steps: int, rate: float = 1e-2) -> float:
     """Learn 16 random texts by heart; returns the last loss."""
     ids, mask = batch(16, 9, padded=True, seed=7)
     mask[:, 0] = 1
-    labels = torch.arange(16) % SHAPE.num_labels
+    labels = torch.arange(16) % student(ids, mask).logits_BC.shape[1]
     optimizer = torch.optim.Adam(student.parameters(), lr=rate)
     student.train()
     for _ in range(steps):
@@ -95,7 +138,7 @@ def assert_onnx_equals_forward(student: Student) -> None:
 
 
 @every_variation
-def test_onnx_equals_forward_before_and_after_training(variation: tuple[str, dict[str, Scalar]]) -> None:
+def test_onnx_equals_forward_before_and_after_training(variation: tuple[str, Params]) -> None:
     student = build(*variation)
     assert_onnx_equals_forward(student)
     untrained = logits_of(student, *batch(4, 6, padded=False))
@@ -104,19 +147,39 @@ def test_onnx_equals_forward_before_and_after_training(variation: tuple[str, dic
     assert_onnx_equals_forward(student)
 
 
-@every_variation
-def test_padding_and_company_change_nothing(variation: tuple[str, dict[str, Scalar]]) -> None:
-    student = build(*variation)
-    ids, mask = batch(12, SHAPE.max_length, padded=True)
-    together = logits_of(student, ids, mask)
-    for row, length in enumerate(mask.sum(1).tolist()):
-        if length:
-            alone = logits_of(student, ids[row : row + 1, :length], mask[row : row + 1, :length])
-            np.testing.assert_allclose(alone[0], together[row], atol=1e-5, rtol=0)
+TEXTS = st.lists(
+    st.lists(st.integers(0, SHAPE.vocab_size - 1), max_size=SHAPE.max_length), min_size=1, max_size=5
+)
+
+
+@cache
+def built(number: int) -> Student:
+    return build(*variations()[number])
+
+
+def padded(texts: list[list[int]], columns: int, filler: int) -> tuple[Tensor, Tensor]:
+    """The texts side by side, with one arbitrary id behind their ends."""
+    ids = torch.tensor([text + [filler] * (columns - len(text)) for text in texts])
+    lengths = torch.tensor([len(text) for text in texts])
+    return ids, (torch.arange(columns) < lengths.unsqueeze(1)).long()
+
+
+@pytest.mark.parametrize("number", range(len(variations())), ids=lambda n: label(variations()[n]))
+@given(texts=TEXTS, more=st.integers(0, 5), filler=st.integers(0, SHAPE.vocab_size - 1))
+@settings(max_examples=10, deadline=None)
+def test_padding_and_company_change_nothing(
+    number: int, texts: list[list[int]], more: int, filler: int
+) -> None:
+    student = built(number)
+    columns = min(SHAPE.max_length, max(1, *(len(text) for text in texts)) + more)
+    together = logits_of(student, *padded(texts, columns, filler))
+    for row, text in enumerate(texts):
+        alone = logits_of(student, *padded([text], max(1, len(text)), 0))
+        np.testing.assert_allclose(alone[0], together[row], atol=1e-5, rtol=0)
 
 
 @every_variation
-def test_an_empty_text_has_logits_that_no_padding_changes(variation: tuple[str, dict[str, Scalar]]) -> None:
+def test_an_empty_text_has_logits_that_no_padding_changes(variation: tuple[str, Params]) -> None:
     student = build(*variation)
     once = logits_of(student, *(torch.zeros(1, 1, dtype=torch.int64) for _ in range(2)))
     often = logits_of(student, *(torch.zeros(3, 8, dtype=torch.int64) for _ in range(2)))
@@ -125,12 +188,43 @@ def test_an_empty_text_has_logits_that_no_padding_changes(variation: tuple[str, 
 
 
 @every_variation
-def test_every_weight_gets_a_gradient(variation: tuple[str, dict[str, Scalar]]) -> None:
+def test_every_weight_gets_a_gradient(variation: tuple[str, Params]) -> None:
     student = build(*variation).train()
     ids, mask = batch(16, SHAPE.max_length, padded=False)
     nn.functional.cross_entropy(student(ids, mask).logits_BC, torch.arange(16) % 3).backward()
-    idle = [n for n, p in student.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert not idle
+    learning = {n: p.grad for n, p in student.named_parameters() if p.requires_grad}
+    assert not [n for n, grad in learning.items() if grad is None or not grad.abs().sum() > 0]
+    assert not [n for n, p in student.named_parameters() if n not in learning and p.grad is not None]
+
+
+@every_student
+@pytest.mark.parametrize("num_labels", [2, 15])
+def test_any_number_of_classes(name: str, num_labels: int) -> None:
+    student = build(name, num_labels=num_labels)
+    assert student(*batch(3, 4, padded=False)).logits_BC.shape == (3, num_labels)
+    assert_onnx_equals_forward(student)
+    assert train(student, steps=80, rate=5e-3) < 0.1
+
+
+@every_student
+def test_classes_in_another_order_are_learned_alike(name: str) -> None:
+    order = torch.tensor([2, 0, 3, 1])
+    student, permuted = (build(name, num_labels=4) for _ in range(2))
+    for values in permuted.classifier.parameters():
+        values.data = values.data[order]
+    ids, mask = batch(16, 9, padded=True)
+    labels = torch.arange(16) % 4
+    for model, target in ((student, labels), (permuted, order.argsort()[labels])):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(4):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model.train()(ids, mask).logits_BC, target).backward()
+            optimizer.step()
+    fresh = logits_of(build(name, num_labels=4), ids, mask)
+    assert np.abs(logits_of(student, ids, mask) - fresh).max() > 1e-3
+    np.testing.assert_allclose(
+        logits_of(permuted, ids, mask), logits_of(student, ids, mask)[:, order], atol=1e-5, rtol=0
+    )
 
 
 @every_student
@@ -138,13 +232,14 @@ def test_learns_a_few_texts_by_heart(name: str) -> None:
     assert train(build(name), steps=80, rate=5e-3) < 0.05
 
 
-@every_student
-def test_shapes(name: str) -> None:
-    output = build(name)(*batch(5, 7, padded=True))
+@every_variation
+def test_shapes(variation: tuple[str, Params]) -> None:
+    student = build(*variation)
+    output = student(*batch(5, 7, padded=True))
     assert output.logits_BC.shape == (5, SHAPE.num_labels)
     assert output.logits_BC.dtype == torch.float32
-    assert output.hidden_BD.ndim == 2
-    assert len(output.hidden_BD) == 5
+    assert output.hidden_BD.shape == (5, student.width)
+    assert student.classifier.in_features == student.width
 
 
 @every_student
@@ -186,46 +281,61 @@ def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone(nam
     assert not all(torch.equal(weights[0][key], weights[2][key]) for key in weights[0])
 
 
+def seen(name: str, params: Params) -> tuple[object, list[np.ndarray]]:
+    """What a parameter can change: what is given and learned, and what is computed while training."""
+    student = build(name, params).train()
+    learning = [n for n, p in student.named_parameters() if p.requires_grad]
+    torch.manual_seed(0)
+    output = student(*batch(16, 9, padded=False))
+    return (wants(name, params), learning), [values.detach().numpy() for values in output]
+
+
 @every_student
 def test_every_parameter_matters(name: str) -> None:
-    query = batch(16, 9, padded=False)
-
-    def seen(params: dict[str, Scalar]) -> list[np.ndarray]:
-        student = build(name, params).train()
-        torch.manual_seed(0)
-        output = student(*query)
-        return [output.logits_BC.detach().numpy(), output.hidden_BD.detach().numpy()]
-
-    default = default_params(name)
-    for key, param in STUDENTS[name].SPACE.items():
-        others = [
-            v for v in (*param.allowed, *param.default.values(), 2) if v != default[key] and param.accepts(v)
-        ]
-        before, after = seen(default), seen({**default, key: others[0]})
-        assert any(a.shape != b.shape or not np.allclose(a, b) for a, b in zip(before, after, strict=True)), (
-            key
+    for key, param, setting in parameters(name):
+        values = (*values_of(param), *param.default.values(), 2)
+        other = next(v for v in values if v != setting[key] and param.accepts(v))
+        (needs, before), (other_needs, after) = (
+            seen(name, default_params(name, {**setting, key: value})) for value in (setting[key], other)
         )
+        assert needs != other_needs or any(
+            a.shape != b.shape or not np.allclose(a, b) for a, b in zip(before, after, strict=True)
+        ), key
 
 
 @every_student
 def test_space_is_sound(name: str) -> None:
-    for key, param in STUDENTS[name].SPACE.items():
+    space, earlier = STUDENTS[name].SPACE, set[str]()
+    for key, param in space.items():
         assert all(param.accepts(value) for value in param.default.values()), key
         continuous = isinstance(param.default, Range) and not param.default.integer
         assert not (param.architecture and continuous), f"{key}: figures could not be shared"
+        if param.when is not None:
+            assert param.when[0] in earlier, f"{key} is asked for before what it depends on"
+            assert all(space[param.when[0]].accepts(value) for value in param.conditions), key
+        earlier.add(key)
 
 
 @every_student
 def test_architecture_key_names_what_latency_depends_on(name: str) -> None:
-    default = default_params(name)
-    keys = {architecture_key(name, default, SHAPE)}
-    for key, param in STUDENTS[name].SPACE.items():
-        values = [value for value in param.default.values() if value != default[key]]
-        found = {architecture_key(name, {**default, key: value}, SHAPE) for value in values}
-        assert len(found) == (len(values) if param.architecture else min(1, len(values)))
-        assert found.isdisjoint(keys) if param.architecture else found <= keys
-    wider = InputShape(vocab_size=120, num_tokens=51, num_labels=3, max_length=21, pad_id=0)
-    assert architecture_key(name, default, wider) not in keys
+    for key, param, setting in parameters(name):
+        own = {architecture_key(name, setting, SHAPE)}
+        values = [value for value in values_of(param) if value != setting[key]]
+        changed = [default_params(name, {**setting, key: value}) for value in values]
+        found = {architecture_key(name, params, SHAPE) for params in changed}
+        assert len(found) == (len(values) if param.architecture else min(1, len(values))), key
+        assert found.isdisjoint(own) if param.architecture else found <= own, key
+        assert architecture_key(name, setting, replace(SHAPE, num_tokens=51)) not in own
+
+
+@every_variation
+def test_architecture_key_leaves_out_what_a_student_is_not_given(variation: tuple[str, Params]) -> None:
+    needs = wants(*variation)
+    key = architecture_key(*variation, SHAPE)
+    wider = replace(SHAPE, embedding_width=7)
+    assert (architecture_key(*variation, wider) == key) == (needs.embedding == "random")
+    deeper = replace(SHAPE, encoder=replace(ENCODER, layers=7))
+    assert (architecture_key(*variation, deeper) == key) == (needs.encoder == "")
 
 
 @every_student
@@ -243,75 +353,15 @@ def test_onnx_interface(name: str) -> None:
 
 
 @every_variation
-def test_saved_and_loaded_student_is_the_same(
-    variation: tuple[str, dict[str, Scalar]], tmp_path: Path
-) -> None:
+def test_saved_and_loaded_student_is_the_same(variation: tuple[str, Params], tmp_path: Path) -> None:
     student = build(*variation)
     save_student(student, tmp_path / "s", ("a", "b", "é"))
     saved = load_student(tmp_path / "s")
     assert (saved.labels, saved.student.NAME, saved.student.params) == (("a", "b", "é"), *variation)
-    assert saved.student.shape == SHAPE
+    assert saved.student.shape == own_part(*variation, SHAPE)
     assert not saved.student.training
     query = batch(7, 9, padded=True)
     assert np.array_equal(logits_of(saved.student, *query), logits_of(student, *query))
-
-
-def test_a_saved_student_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
-    """Python says where a file's encoding is left to the locale: there `垃圾` could not be written."""
-    code = (
-        "import sys; from pathlib import Path; from kdsearch.students import building as b;"
-        "from kdsearch.students.base import InputShape;"
-        "shape = InputShape(vocab_size=9, num_tokens=9, num_labels=2, max_length=8, pad_id=0);"
-        "bag = b.build_student('bag', {'embed_dim': 4, 'hidden': 4, 'dropout': 0.0}, shape, None);"
-        "b.save_student(bag, Path(sys.argv[1]), ('好', '垃圾'));"
-        "assert b.load_student(Path(sys.argv[1])).labels == ('好', '垃圾')"
-    )
-    strict = ["-X", "warn_default_encoding", "-W", "error::EncodingWarning:kdsearch.students.building"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(base.__file__).parents[2])}
-    done = subprocess.run(
-        [sys.executable, *strict, "-c", code, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def lose_description(folder: Path) -> None:
-    (folder / "student.json").unlink()
-
-
-def cut_weights(folder: Path) -> None:
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-9])
-
-
-def change(folder: Path, **values: object) -> None:
-    path = folder / "student.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lose_description, "student.json"),
-        (cut_weights, "does not hold a student"),
-        (lambda folder: change(folder, student="transducer"), "'transducer'"),
-        (lambda folder: change(folder, format=99), "format 99"),
-        (lambda folder: change(folder, params={}), "missing"),
-    ],
-)
-def test_a_damaged_folder_is_an_artifact_error(damage: object, message: str, tmp_path: Path) -> None:
-    save_student(build("bag"), tmp_path, ("a", "b", "c"))
-    damage(tmp_path)  # type: ignore[operator]
-    with pytest.raises(ArtifactError, match=message):
-        load_student(tmp_path)
-
-
-def test_labels_must_be_as_many_as_logits(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="2 labels for 3 logits"):
-        save_student(build("bag"), tmp_path, ("a", "b"))
 
 
 @pytest.mark.parametrize(
@@ -322,7 +372,7 @@ def test_labels_must_be_as_many_as_logits(tmp_path: Path) -> None:
         ({**default_params("bag"), "hidden": 0}, "hidden is 0"),
     ],
 )
-def test_parameters_are_checked(params: dict[str, Scalar], message: str) -> None:
+def test_parameters_are_checked(params: Params, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_student("bag", params, SHAPE, None)
 
