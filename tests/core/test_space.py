@@ -79,6 +79,29 @@ def test_a_parameter_exists_only_where_its_condition_holds() -> None:
     assert trial.asked["offline.temperature"] == (1.0, 8.0, None, False)
 
 
+def test_a_condition_may_name_several_values_and_hang_on_another_one() -> None:
+    space = {
+        "embedding": Param(kind="str", default=Fixed("vectors"), allowed=("random", "teacher", "vectors")),
+        "vocabulary": Param(
+            kind="str",
+            default=Choice(("teacher", "words")),
+            allowed=("teacher", "words"),
+            when=("embedding", ("random", "vectors")),
+        ),
+        "lower": Param(kind="bool", default=Choice((False, True)), when=("vocabulary", "words")),
+    }
+    assert space["vocabulary"].conditions == ("random", "vectors")
+    assert space["lower"].conditions == ("words",)
+    assert space["embedding"].conditions == ()
+    everything = {"embedding": "vectors", "vocabulary": "words", "lower": True}
+    assert suggest_all(space, {}, LastOption(), "bag") == everything
+    random = {**everything, "embedding": "random"}
+    assert suggest_all(space, {"embedding": Fixed("random")}, LastOption(), "bag") == random
+    trial = LastOption()
+    assert suggest_all(space, {"embedding": Fixed("teacher")}, trial, "bag") == {"embedding": "teacher"}
+    assert trial.asked == {}
+
+
 @pytest.mark.parametrize("dimension", [Fixed(3), Choice((1, 2.5)), Range(1, 4, integer=True)])
 def test_a_number_parameter_takes_whole_numbers_as_reals(dimension: Fixed | Choice | Range) -> None:
     values = Param(kind="float", default=dimension).narrow(dimension).values()

@@ -112,6 +112,34 @@ teacher: {model: "${TEACHER:-org/model}"}
     assert spec.teacher.model == "org/model"
 
 
+def test_placeholders_are_filled_in_beside_the_study_s_teacher_too(tmp_path: Path) -> None:
+    text = """\
+version: 1
+name: s
+data: {train: a.csv, validation: b.csv}
+teacher: {model: m, logits: "${D}/l.npz"}
+teachers: [{model: "${D}/old"}, {model: "${NOWHERE:-org/older}", weight: 2}]
+pretrained: {vectors: "${D}/v.gz", encoder: "${D}/small"}
+"""
+    spec = read(tmp_path, text, D="/d").spec
+    assert spec.teacher.logits == "/d/l.npz"
+    assert [teacher.model for teacher in spec.teachers] == ["/d/old", "org/older"]
+    assert (spec.pretrained.vectors, spec.pretrained.encoder) == ("/d/v.gz", "/d/small")
+
+
+@pytest.mark.parametrize("written", ["1/3", "3/3", "1/1", " 2 / 3 "])
+def test_a_slice_is_a_part_of_parts(tmp_path: Path, written: str) -> None:
+    text = MINIMAL.replace("./teacher", "./teacher, finetune: {}") + f'teachers: [{{slice: "{written}"}}]\n'
+    (teacher,) = read(tmp_path, text).spec.teachers
+    assert str(teacher.slice) == written.replace(" ", "")
+
+
+@pytest.mark.parametrize("written", ["0/3", "4/3", "1/101", "1", "0.5", "-1/2", "a/b", "[1, 3]"])
+def test_any_other_slice_is_a_mistake(tmp_path: Path, written: str) -> None:
+    (message,) = messages(tmp_path, MINIMAL + f"teachers: [{{slice: {written}}}]\n")
+    assert "slice" in message
+
+
 @pytest.mark.parametrize("written", ["${}", "${DATA", "${1A}", "${A:=b}", "${A:-${B}}"])
 def test_anything_else_that_looks_like_a_placeholder_is_a_mistake(tmp_path: Path, written: str) -> None:
     text = MINIMAL.replace("train.csv", f'"{written}"')
@@ -182,6 +210,24 @@ SECTIONS = st.fixed_dictionaries(
         "students": VARIANTS,
         "schemes": VARIANTS,
         "constraints": st.just({"latency_ms": {"max": 2.0}}),
+        "teachers": st.just([{"slice": "2/3", "weight": 0.5}, {"model": "m", "label_map": {"A": "a"}}]),
+        "pretrained": st.sampled_from([{"vectors": "v.gz"}, {"encoder": "org/small"}]),
+        "search": st.just({"presets": ["literature"]}),
+        "data": st.just(
+            {
+                "train": {"path": "a", "keep_labels": ["x", "y"], "per_class": 5, "label_noise": 0.1},
+                "validation": "b",
+                "augmented": {"times": 2},
+                "language": "zh",
+            }
+        ),
+        "teacher": st.sampled_from(
+            [
+                {"model": "m", "logits": "l.npz", "label_map": {"A": "a"}},
+                {"build": {}, "pretrain": {}, "finetune": {"select": "accuracy", "layers": {"last": 2}}},
+                {"model": "m", "joint": {"epochs": 1}, "finetune": {"label_smoothing": 0.1}},
+            ]
+        ),
         "training": st.fixed_dictionaries(
             {"epochs": st.integers(1, 9)}, optional={"learning_rate": DIMENSIONS, "batch_size": DIMENSIONS}
         ),
@@ -238,6 +284,8 @@ BREAKAGE = st.one_of(
     st.just([1, [2]]),
     st.just({"min": 1}),
     st.just({"unknown": 1}),
+    st.just({"path": "a", "label_noise": 0.5}),
+    st.just([{"slice": "1/2"}, {"slice": "2/2", "label_map": {"a": "b"}}, {"model": "m"}]),
 )
 PATHS = [
     ("version",), ("name",), ("data",), ("data", "train"), ("data", "train", "path"), ("data", "labels"),
@@ -245,6 +293,10 @@ PATHS = [
     ("teacher", "build"), ("students",), ("students", 0), ("students", 0, "type"), ("students", 1, "k"),
     ("schemes",), ("training", "seed"), ("training", "batch_size"), ("constraints", "size_mb"),
     ("latency", "device"), ("objectives", "quality"), ("extra",), ("budget", "trials"),
+    ("data", "train", "label_noise"), ("data", "validation"), ("data", "augmented"), ("data", "language"),
+    ("data", "train", "keep_labels"), ("teacher", "logits"), ("teacher", "label_map"), ("teacher", "model"),
+    ("teacher", "pretrain"), ("teacher", "joint"), ("teachers",), ("pretrained",), ("search", "presets"),
+    ("data", "unlabelled"), ("teacher", "finetune", "select"), ("pretrained", "vectors"),
 ]  # fmt: skip
 
 
