@@ -95,11 +95,17 @@ def _sources(spec: DataSpec) -> dict[str, SourceSpec]:
 
 
 def _read(name: str, source: SourceSpec, spec: DataSpec, base: Path) -> Rows:
-    """Labels of unlabelled rows are looked at only where they say which rows are kept."""
+    if name != "unlabelled":
+        return read_rows(source, base=base, text=spec.text, label=spec.label, split=name)
     chosen = source.keep_labels is not None or source.per_class is not None
-    label = spec.label if name != "unlabelled" or chosen else None
-    rows = read_rows(source, base=base, text=spec.text, label=label, split=name)
-    return rows if name != "unlabelled" else Rows(rows.texts, [None] * len(rows.texts))
+    label = spec.label if chosen else None
+    try:
+        rows = read_rows(source, base=base, text=spec.text, label=label, split=name)
+    except DataError as error:
+        if chosen:
+            error.hint += "; labels are read here because `keep_labels` and `per_class` choose rows by them"
+        raise
+    return Rows(rows.texts, [None] * len(rows.texts))
 
 
 # ---------------------------------------------------------------- labels

@@ -151,6 +151,13 @@ def test_unlabelled_rows_are_chosen_by_labels_that_nobody_sees_afterwards(tmp_pa
     assert (pool.labels_N == -1).all()
 
 
+def test_unlabelled_rows_cannot_be_chosen_by_labels_that_they_lack(tmp_path: Path) -> None:
+    (tmp_path / "bare.jsonl").write_text('{"text": "some text"}')
+    with pytest.raises(DataError, match="no column 'label'") as caught:
+        load(tmp_path, unlabelled={"path": "bare.jsonl", "per_class": 4})
+    assert "`per_class` choose rows" in caught.value.hint
+
+
 # ---------------------------------------------------------------- label noise
 
 
