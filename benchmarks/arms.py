@@ -108,9 +108,7 @@ class Bench:
 
     def finished(self, spec: Spec) -> Outcome:
         """The study, run to its end; at once where that was done before."""
-        path = self.folder / f"{spec['name']}.yaml"
-        with path.open("w") as file:
-            YAML().dump(spec, file)
+        path = write_study(spec, self.folder / f"{spec['name']}.yaml")
         if not self._is_done(path):
             print(f"running {spec['name']}", file=sys.stderr, flush=True)
             command = [
@@ -166,6 +164,13 @@ def bench(name: str, options: argparse.Namespace) -> Iterator[Bench]:
     storage, artifacts = os.environ.get("KDSEARCH_STORAGE"), os.environ.get("KDSEARCH_ARTIFACTS")
     with open_store(storage, artifacts, home=home) as store:
         yield Bench(store, folder, options.workers)
+
+
+def write_study(spec: Spec, path: Path) -> Path:
+    """A study file."""
+    with path.open("w", encoding="utf-8") as file:
+        YAML().dump(spec, file)
+    return path
 
 
 def load_spec(name: str) -> Spec:
