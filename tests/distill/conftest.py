@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from kdsearch.core.records import EpochReport
+from kdsearch.core.specteacher import JointSpec
 from kdsearch.data.batches import Output
 from kdsearch.data.tokens import TokenPool, text_keys
+from kdsearch.distill import checkpoint
 from kdsearch.distill.fit import FitReport, FitSettings, fit
 from kdsearch.distill.live import LiveTeacher
 from kdsearch.distill.schemes import build_scheme
 from kdsearch.distill.stage import TEACHER, Setting, Stage
+from kdsearch.distill.trajectory import Trajectory, record_trajectory
 
 VOCABULARY = 40
 LABELS = ("ham", "spam", "odd")
@@ -151,3 +154,48 @@ def problem() -> Problem:
 @pytest.fixture
 def problem_with_unlabelled() -> Problem:
     return problem_of(unlabelled=True)
+
+
+@dataclass
+class Bench:
+    """A problem, a kind of student (the teacher is one too), and what trains them."""
+
+    problem: Problem
+    kind: type[TinyStudent]
+
+    def teacher(self, seed: int = 7) -> LiveTeacher:
+        pools = {**self.problem.pools, "validation": self.problem.validation}
+        return LiveTeacher(module=self.kind(seed=seed), pools=pools, pad_id=0)
+
+    def run(
+        self,
+        stage: Stage,
+        *,
+        resume: bytes | None = None,
+        seeds: tuple[int, int] = (0, 7),
+        live: LiveTeacher | None = None,
+        **changed: Any,
+    ) -> tuple[FitReport, dict[str, Tensor], dict[str, Tensor]]:
+        """The report, and the last weights of student and teacher."""
+        student, teacher = self.kind(seed=seeds[0]), live or self.teacher(seeds[1])
+        report = self.problem.fit(student, (stage,), resume=resume, live=teacher, **changed)
+        return report, checkpoint.state_of(student), checkpoint.state_of(teacher.module)
+
+    def record(self, epochs: int, **arguments: Any) -> Trajectory | None:
+        joint = JointSpec(epochs=epochs, batch_size=16, learning_rate=2e-2)
+        rest = {
+            "joint": joint,
+            "validation": self.problem.validation,
+            "settings": self.problem.settings,
+            "on_epoch": self.problem.keep,
+            "resume": None,
+            "breathe": lambda: None,
+            "should_stop": lambda: False,
+        }
+        seed = arguments.pop("seed", 7)
+        return record_trajectory(self.kind(seed=seed), self.problem.pools["train"], **{**rest, **arguments})
+
+
+@pytest.fixture
+def bench(problem: Problem) -> Bench:
+    return Bench(problem, TinyStudent)
