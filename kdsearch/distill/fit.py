@@ -31,7 +31,7 @@ from kdsearch.distill.checkpoint import Best, Progress
 from kdsearch.distill.examples import Arrays, Examples, gather
 from kdsearch.distill.live import VALIDATION, LiveTeacher, TeacherInTraining, seed_of
 from kdsearch.distill.optimizer import Learner, Optimizer, Schedule, ScheduleKind
-from kdsearch.distill.stage import HISTORICAL, LIVE, TEACHER, TRAJECTORY, Joint, Seen, Stage, Term
+from kdsearch.distill.stage import HISTORICAL, LIVE, TEACHER, Joint, Seen, Stage, Term
 from kdsearch.measure.quality import score
 from kdsearch.teachers.signals import compute_logits
 
@@ -91,9 +91,10 @@ class _Training:
     should_stop: Callable[[], bool]
 
     @property
-    def companions(self) -> dict[str, nn.Module]:
-        """All that is trained beside the module."""
-        return {"learned": self.learned, **({"teacher": self.teacher} if self.teacher else {})}
+    def state(self) -> tuple[nn.Module, torch.optim.Optimizer, dict[str, nn.Module]]:
+        """All that changes from step to step: the module, the optimizer, and what is trained beside it."""
+        beside = {"learned": self.learned, **({"teacher": self.teacher} if self.teacher else {})}
+        return self.module, self.optimizer.adamw, beside
 
 
 def fit(
@@ -119,23 +120,19 @@ def fit(
     before every step: True ends the training, and what the last checkpoint has not, is lost.
     """
     training = _begin(module, stages, pools, live, settings, breathe, should_stop)
-    adamw, companions = training.optimizer.adamw, training.companions
-    progress = checkpoint.load(resume, module, adamw, companions) if resume else Progress()
+    progress = checkpoint.load(resume, *training.state) if resume else Progress()
     for stage, examples in _epochs(stages, pools, signals, settings, skip=progress.epochs_run):
         started = time.perf_counter()
         losses = _train_epoch(training, stage, examples, progress)
         if losses is None:
             return _report(progress, stopped=True)
-        epoch = progress.epochs_run + 1
-        scored = _validate(training, validation, validation_signals, epoch) if stage.scored else None
+        scored = None
+        if stage.scored:
+            scored = _validate(training, validation, validation_signals, progress.epochs_run + 1)
         seconds = time.perf_counter() - started
         progress = _advance(progress, stage, scored, settings, seconds=seconds)
-        scores = scored.scores if scored else None
-        rows_seen = progress.rows_seen
-        report = EpochReport(
-            stage=stage.name, epoch=epoch, rows_seen=rows_seen, losses=losses, scores=scores, seconds=seconds
-        )
-        on_epoch(report, checkpoint.dump(progress, module, adamw, companions))
+        report = _epoch_report(stage, progress, losses, scored, seconds=seconds)
+        on_epoch(report, checkpoint.dump(progress, *training.state))
     return _report(progress, stopped=False, teacher_scores=_teacher_scores(training, live))
 
 
@@ -165,13 +162,8 @@ def _check(stages: Sequence[Stage]) -> None:
     if not any(stage.scored and stage.epochs for stage in stages):
         raise ValueError("no stage is scored, so that nothing could be the best")
     alone = len(stages) == 1 and len(stages[0].pools) == 1
-    if not alone and any(_follows_training(stage) for stage in stages):
+    if not alone and any(stage.follows_training for stage in stages):
         raise ValueError("a teacher in training is for the only stage of a scheme, on one pool")
-
-
-def _follows_training(stage: Stage) -> bool:
-    """Whether the student sees a teacher in training, so that it matters how often a row was drawn."""
-    return stage.joint is not None or TRAJECTORY in stage.needs
 
 
 def _teacher(
@@ -239,7 +231,8 @@ def _train_epoch(
     """One epoch; the mean of each weighted term over its rows, or None if asked to stop."""
     settings, rows_seen = training.settings, progress.rows_seen
     torch.manual_seed(seed_of(f"{settings.seed}/{progress.epochs_run}"))
-    for trained in (training.module, *training.companions.values()):
+    module, _, beside = training.state
+    for trained in (module, *beside.values()):
         trained.train()
     sums_K = torch.zeros(len(stage.all_terms), device=settings.device)
     batches = epoch_batches(
@@ -248,7 +241,7 @@ def _train_epoch(
         seed=settings.seed,
         epoch=progress.epochs_run,
         rows=stage.rows_per_epoch,
-        whole_passes=_follows_training(stage),
+        whole_passes=stage.follows_training,
     )
     for rows in batches:
         if training.should_stop():
@@ -370,6 +363,19 @@ def _advance(
         rows_seen=progress.rows_seen + stage.rows_per_epoch,
         seconds=progress.seconds + seconds,
         best=best,
+    )
+
+
+def _epoch_report(
+    stage: Stage, progress: Progress, losses: Mapping[str, float], scored: Best | None, *, seconds: float
+) -> EpochReport:
+    return EpochReport(
+        stage=stage.name,
+        epoch=progress.epochs_run,
+        rows_seen=progress.rows_seen,
+        losses=losses,
+        scores=scored.scores if scored else None,
+        seconds=seconds,
     )
 
 

@@ -105,6 +105,11 @@ class Stage:
         return self.terms + self.then
 
     @property
+    def follows_training(self) -> bool:
+        """Whether the student sees a teacher in training, so that it matters how often a row was drawn."""
+        return self.joint is not None or TRAJECTORY in self.needs
+
+    @property
     def needs(self) -> frozenset[str]:
         """Every signal that a term reads."""
         return frozenset(name for term in self.all_terms for name in term.needs)
