@@ -72,7 +72,7 @@ def word_space(embed_dim: Dimension, channels: tuple[str, ...] = ("static", "non
 class WordTable(nn.Embedding):
     """A row of vectors for each token that occurs."""
 
-    fixed: Tensor | None
+    fixed: nn.Parameter | None
     """(V, E): the second channel, which is not trained."""
 
     def __init__(self, num_tokens: int, width: int, channels: str) -> None:
@@ -81,7 +81,8 @@ class WordTable(nn.Embedding):
         with torch.no_grad():
             self.weight[PADDING] = 0.0
         self.weight.requires_grad_(channels != "static")
-        self.register_buffer("fixed", self.weight.detach().clone() if channels == "multichannel" else None)
+        second = nn.Parameter(self.weight.detach().clone(), requires_grad=False)
+        self.register_parameter("fixed", second if channels == "multichannel" else None)
 
     @property
     def columns(self) -> int:
@@ -92,10 +93,9 @@ class WordTable(nn.Embedding):
         """Start every channel from the same vectors."""
         if vectors_VE.shape != self.weight.shape:
             raise ValueError(f"word vectors {tuple(vectors_VE.shape)} for {tuple(self.weight.shape)}")
-        for table_VE in (self.weight.data, self.fixed):
-            if table_VE is not None:
-                table_VE.copy_(vectors_VE)
-                table_VE[PADDING] = 0.0
+        for table_VE in self.parameters():
+            table_VE.data.copy_(vectors_VE)
+            table_VE.data[PADDING] = 0.0
 
     def forward(self, rows_BT: Tensor) -> Tensor:
         """Vectors of the tokens, the channels side by side."""
