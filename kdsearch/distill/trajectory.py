@@ -106,7 +106,7 @@ class _Recording:
             weight_decay=settings.weight_decay,
             clip_norm=settings.clip_norm,
         )
-        self.labels_N = torch.from_numpy(pool.labels_N)
+        self.labels_N = torch.from_numpy(pool.labels_N.copy())
         self.said: list[FloatArray] = []
         self.seconds = 0.0
 

@@ -119,7 +119,7 @@ class Material:
         """The untrained student with what it begins with; equal seeds give equal weights."""
         wanted = wants(config.student, config.student_params)
         table = table_name(wanted)
-        embedding_VE = None if table is None else self._array(self.prepared.tables[table])
+        embedding_VE = None if table is None else np.array(self._array(self.prepared.tables[table]))
         if not wanted.encoder:
             return self._build(config, Given(embedding_VE=embedding_VE))
         with self._laid_out(self._encoder(wanted.encoder)) as folder:

@@ -169,7 +169,7 @@ def _from_file(preparing: Preparing, reading: Reading) -> tuple[npt.NDArray[np.f
     """Table (num_tokens, E), and the share of running tokens that have no vector in the file."""
     tokenizer = reading.tokenizer
     known = set(tokenizer.get_vocab())
-    spelled = {str(tokenizer.convert_knownto_string([token])).strip() for token in known}
+    spelled = {str(tokenizer.convert_tokens_to_string([token])).strip() for token in known}
     return vectors.table(
         tokenizer,
         reading.id_table,
