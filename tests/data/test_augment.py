@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdsearch.core.errors import DataError
@@ -59,6 +59,7 @@ def test_every_row_differs_from_the_text_it_was_made_from(
     assert unchanged(rows, texts, spec.times) == 0
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(WORDS, max_size=4), SPECS)
 def test_with_masking_nothing_stays_as_it_was(texts: list[list[str]], spec: AugmentSpec) -> None:
     joined_texts = [" ".join(words) for words in texts]
@@ -91,6 +92,7 @@ def test_the_rows_of_a_text_differ_where_they_can() -> None:
 # ---------------------------------------------------------------- what a variant is made of
 
 
+@settings(max_examples=60, deadline=None)
 @given(WORDS, SPECS)
 def test_masking_and_swapping_keep_the_words(words: list[str], spec: AugmentSpec) -> None:
     whole = spec.model_copy(update={"ngram": 0.0})
@@ -103,6 +105,7 @@ def test_masking_and_swapping_keep_the_words(words: list[str], spec: AugmentSpec
         assert Counter(variant) == Counter(words)
 
 
+@settings(max_examples=60, deadline=None)
 @given(WORDS, st.integers(1, 6), st.integers(0, 999))
 def test_an_ngram_is_a_run_of_the_text(words: list[str], longest: int, seed: int) -> None:
     variant = vary(random.Random(seed), words, only(ngram=1, max_ngram=longest), MASK)
@@ -111,6 +114,7 @@ def test_an_ngram_is_a_run_of_the_text(words: list[str], longest: int, seed: int
     assert variant in runs
 
 
+@settings(max_examples=60, deadline=None)
 @given(WORDS, st.integers(0, 999))
 def test_a_swapped_word_moves_by_one(words: list[str], seed: int) -> None:
     numbered = [f"{i}" for i in range(len(words))]

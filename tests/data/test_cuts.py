@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdsearch.core.errors import DataError
@@ -31,6 +31,7 @@ def labelled(labels: list[str | None]) -> list[Row]:
     return [(f"text {i}", label) for i, label in enumerate(labels)]
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.sampled_from(["a", "b", "c", None])),
     st.none() | st.just(("a", "b")),
@@ -56,6 +57,7 @@ def test_cutting_is_what_cutting_one_after_the_other_would_be(
     assert kept(labelled(labels), **cuts) == rows[:limit]
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from("abc")), st.integers(1, 5), st.integers(0, 5))
 def test_a_smaller_pool_is_part_of_a_larger_one(labels: list[str], each: int, more: int) -> None:
     rows: list[Row] = labelled([*labels])

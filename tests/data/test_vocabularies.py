@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
@@ -81,6 +81,7 @@ def test_what_says_nothing_has_no_tokens(vocabulary: Any) -> None:
         assert vocabulary(text)["input_ids"] == []
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_can_be_read(text: str) -> None:
     for kind, language in KINDS:
