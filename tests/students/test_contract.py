@@ -129,10 +129,10 @@ def train(student: nn.Module, steps: int, rate: float = 1e-2) -> float:
     return loss.item()
 
 
-def assert_onnx_equals_forward(student: Student) -> None:
+def assert_onnx_equals_forward(student: Student, rows: tuple[int, ...] = (1, 2, 7)) -> None:
     session = onnxruntime.InferenceSession(student.onnx_model())
-    for rows, columns, padded in product((1, 2, 7, 32), (1, 2, 5, SHAPE.max_length), (False, True)):
-        ids, mask = batch(rows, columns, padded=padded)
+    for num, columns, padded in product(rows, (1, 2, 5, SHAPE.max_length), (False, True)):
+        ids, mask = batch(num, columns, padded=padded)
         found = session.run(["logits"], {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})[0]
         np.testing.assert_allclose(found, logits_of(student, ids, mask), atol=1e-4, rtol=0)
 
@@ -144,7 +144,7 @@ def test_onnx_equals_forward_before_and_after_training(variation: tuple[str, Par
     untrained = logits_of(student, *batch(4, 6, padded=False))
     train(student, steps=3)
     assert np.abs(logits_of(student, *batch(4, 6, padded=False)) - untrained).max() > 1e-3
-    assert_onnx_equals_forward(student)
+    assert_onnx_equals_forward(student, rows=(7,))
 
 
 TEXTS = st.lists(
