@@ -28,7 +28,8 @@ class Recipe:
             return f"the teacher is selected by {finetune.select}"
         for name, value in self.params.items():
             if name not in dimensions or not holds(dimensions[name], value):
-                return f"`{self.scheme}.{name}` is never {encode(value)} in this study"
+                said = f"{value:g}" if isinstance(value, float) else encode(value)
+                return f"`{self.scheme}.{name}` is never {said} in this study"
         return ""
 
     def searched(self, dimensions: Mapping[str, Dimension]) -> Iterator[tuple[str, bool | int | float | str]]:
