@@ -46,14 +46,15 @@ def build(
 ) -> Any:
     """A `PreTrainedTokenizerFast` over what occurs twice in the texts, or once if `known` has it.
 
-    `mask_token` and `unk_token` are the teacher's, so that augmented texts mean the same to both.
+    `mask_token` and `unk_token` are the teacher's, so that augmented texts mean the same to both; the texts
+    to count are best those that were not made from others, or no word of them is rare.
     Raises DataError for Chinese words without rjieba, and where the texts hold nothing.
     """
-    parts = count(kind, texts, language=language)
+    special = [PAD, unk_token, *([] if mask_token is None else [mask_token])]
+    parts = count(kind, (_without(special, text) for text in texts), language=language)
     kept = _kept(parts, known)
     if not kept:
         raise DataError(f"the training texts hold no {kind} that occur twice or have a vector")
-    special = [PAD, unk_token, *([] if mask_token is None else [mask_token])]
     chinese_words = kind == "words" and language == "zh"
     model = _unigram(parts, kept, known, special) if chinese_words else _word_level(kept, special)
     tokenizer = Tokenizer(model)
@@ -72,6 +73,13 @@ def count(kind: Kind, texts: Iterable[str], *, language: Language) -> Counter[st
     for text in texts:
         found.update(part for part, _ in split.pre_tokenize_str(normalize.normalize_str(text)))
     return _cut_further(found) if kind == "words" and language == "zh" else found
+
+
+def _without(special: list[str], text: str) -> str:
+    """A masked word of an augmented text is no word."""
+    for token in special:
+        text = text.replace(token, " ")
+    return text
 
 
 def _cut_further(runs: Counter[str]) -> Counter[str]:

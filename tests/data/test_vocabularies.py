@@ -107,6 +107,14 @@ def test_special_tokens_are_spelled_as_the_teachers() -> None:
     assert "[MASK]" not in bare.get_vocab()
 
 
+@pytest.mark.parametrize(("kind", "language"), KINDS)
+def test_masked_words_of_the_training_texts_are_no_words(kind: Any, language: Any) -> None:
+    texts = ENGLISH if language == "en" else CHINESE
+    masked = [*texts, "[MASK] [MASK][UNK]", "[MASK]"]
+    tokenizer = build(kind, masked, language=language, max_length=32)
+    assert tokenizer.get_vocab() == built(kind, language).get_vocab()
+
+
 # ---------------------------------------------------------------- words and characters
 
 
