@@ -121,7 +121,7 @@ class Bench:
                 str(self.workers),
                 "-q",
             ]
-            subprocess.run(command, env=child_environment(self.store), stdout=sys.stderr, check=True)
+            subprocess.run(command, env=child_environment(self.store), stdout=subprocess.DEVNULL, check=True)
         study = reads.study(self.store.engine, spec["name"])
         complete = tuple(reads.trials(self.store.engine, study.id, "complete"))
         return Outcome(self.store, study, complete)

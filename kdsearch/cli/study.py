@@ -14,12 +14,15 @@ from kdsearch.cli import answers, output, report
 from kdsearch.cli.front import StudyArgument
 from kdsearch.cli.options import Options, group, with_options
 from kdsearch.cli.within import Within
+from kdsearch.core.errors import KdsearchError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from kdsearch.core.spec import StudySpec, VariantSpec
     from kdsearch.core.studyfile import StudyFile
+    from kdsearch.data.prepared import HistoricalTeacher, Prepared
+    from kdsearch.store.connect import Store
     from kdsearch.store.reads import StudyRow, TrialRow
 
 app = group("Validate, create, list, show and report studies.")
@@ -197,10 +200,13 @@ def show_study(
         trials = reads.trials(store.engine, row.id)
         workers = [asdict(w) for w in reads.workers(store.engine, row.id) if w.state == "active"]
         preparation = asdict(reads.preparation(store.engine, row.id))
+        prepared = _prepared(store, row)
     front = answers.Front(row, trials, Within())
     data = {
         **_summary(row),
         "teacher": answers.teacher_data(row),
+        "historical": [] if prepared is None else [_historical(teacher) for teacher in prepared.historical],
+        "oov_share": {} if prepared is None else dict(prepared.oov_share),
         "sha256": row.spec_sha256,
         "spec": row.spec,
         "preparation": preparation,
@@ -208,15 +214,37 @@ def show_study(
         "front": [trial.number for trial in front.members],
     }
     human = (
-        (lambda: [row.spec_text.rstrip("\n")]) if file else (lambda: _human(row, front, preparation, workers))
+        (lambda: [row.spec_text.rstrip("\n")])
+        if file
+        else (lambda: _human(row, front, preparation, workers, prepared))
     )
     output.show(options, "study", data, human=human, ids=[row.name])
     if not options.json and not file:
         output.say(_next(row, trials, workers), options=options)
 
 
+def _prepared(store: Store, row: StudyRow) -> Prepared | None:
+    """What the preparation left, where it is done and its artifacts can be read from here."""
+    from kdsearch.data.prepared import Prepared
+
+    if row.prepared is None:
+        return None
+    try:
+        return Prepared.load(store.of_study(row.artifacts_url).blobs, row.prepared)
+    except KdsearchError:
+        return None
+
+
+def _historical(teacher: HistoricalTeacher) -> dict[str, Any]:
+    return {"teacher": teacher.name, "weight": teacher.weight, "quality": teacher.scores.quality}
+
+
 def _human(
-    row: StudyRow, front: answers.Front, preparation: dict[str, Any], workers: list[dict[str, Any]]
+    row: StudyRow,
+    front: answers.Front,
+    preparation: dict[str, Any],
+    workers: list[dict[str, Any]],
+    prepared: Prepared | None,
 ) -> Iterable[RenderableType]:
     from rich.text import Text
 
@@ -226,10 +254,20 @@ def _human(
     yield Text(f"objectives: {row.quality_name}, {row.latency_name}")
     yield Text(f"texts: {', '.join(_pools(row.spec.get('data') or {}))}")
     yield Text(f"teacher: {_teacher(row, preparation)}")
+    if prepared is not None:
+        yield from map(Text, _offered(row, prepared))
     yield Text(f"workers: {len(workers)} at work, {row.active_seconds / 3600:.2f} hours worked")
     if front.members:
         yield ""
         yield from answers.trials(row, front.members)
+
+
+def _offered(row: StudyRow, prepared: Prepared) -> Iterator[str]:
+    """What else there is to learn from."""
+    for teacher in prepared.historical:
+        yield f"historical teacher: {teacher.name}, {row.quality_name} {teacher.scores.quality:.4f}"
+    for table, share in prepared.oov_share.items():
+        yield f"vectors: {table} has none for {share:.1%} of the running tokens of the training pools"
 
 
 def _pools(data: Mapping[str, Any]) -> Iterator[str]:

@@ -111,6 +111,7 @@ def prepared(store: Store, folder: Path) -> str:
         profile=PROFILE,
         teacher_seconds=240.0,
         signals={"historical": {"validation": stored(store, historical[:, None])}},
+        oov_share={"vectors/words": 0.125},
         historical=(
             HistoricalTeacher(name="slice 1/1", weight=1.0, teacher="u" * 64, scores=scored(historical)),
         ),
@@ -261,6 +262,16 @@ def test_for_people_and_quiet(kdsearch: Run, store: Store, reported: str) -> Non
     assert "gain, points" in shown and "historical teacher" in shown and "12.5 s" in shown
     assert "test %" not in shown  # nobody has read it
     assert kdsearch("study", "report", "films", "-q", *places, storage=reported).out == "0\n3\n2\n4\n"
+
+
+def test_study_show_tells_what_there_is_to_learn_from(kdsearch: Run, store: Store, reported: str) -> None:
+    places = ("--artifacts", store.artifacts_url)
+    shown = kdsearch("study", "show", "films", *places, storage=reported).out
+    assert "vectors: vectors/words has none for 12.5% of the running tokens" in shown
+    assert "historical teacher: slice 1/1, f1:spam 0.8" in shown
+    data = kdsearch("study", "show", "films", "--json", *places, storage=reported).data("study")
+    assert data["oov_share"] == {"vectors/words": 0.125}
+    assert [teacher["teacher"] for teacher in data["historical"]] == ["slice 1/1"]
 
 
 def test_a_study_without_a_teacher_yet_is_a_conflict(kdsearch: Run, store: Store, fresh: str) -> None:
