@@ -22,8 +22,9 @@ from kdsearch.core.mistakes import problems_of
 from kdsearch.core.placeholders import expand
 from kdsearch.core.positions import Document, YamlPath, parse
 from kdsearch.core.space import Choice, Dimension, Fixed, Range
-from kdsearch.core.spec import StudySpec, VariantSpec
-from kdsearch.core.specteacher import Slice
+from kdsearch.core.spec import SearchSpec, StudySpec, VariantSpec
+from kdsearch.core.specdata import DataSpec, SourceSpec
+from kdsearch.core.specteacher import FinetuneSpec, Slice, TeacherSpec
 
 _STAND_INS: Mapping[str, Any] = {
     "version": 1,
@@ -32,6 +33,17 @@ _STAND_INS: Mapping[str, Any] = {
     "teacher": {"model": "-"},
 }
 """For required sections with mistakes, so that the rest of the file can still be looked at."""
+
+_LATER: Mapping[type[BaseModel], frozenset[str]] = {
+    StudySpec: frozenset({"teachers", "pretrained"}),
+    DataSpec: frozenset({"language"}),
+    SourceSpec: frozenset({"label_noise"}),
+    TeacherSpec: frozenset({"joint"}),
+    FinetuneSpec: frozenset({"label_smoothing", "select"}),
+    SearchSpec: frozenset({"presets"}),
+}
+"""Keys that the first version did not have: at their default the hash leaves them out, so that its studies
+can be resumed. A key that defaults to None is left out of the normalised form anyway."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,7 @@ class StudyFile:
     normalised: str
     """Canonical JSON with the defaults written out and ``${}`` as it stands."""
     sha256: str
-    """Of the normalised form without `budget`: a study may be resumed while this is the same."""
+    """Of the normalised form without `budget` and unused later keys: while it is the same, it resumes."""
     document: Document
 
     def locate(self, problem: Problem) -> Problem:
@@ -89,14 +101,13 @@ def examine(path: Path, *, env: Mapping[str, str]) -> tuple[StudyFile, tuple[Pro
     # A placeholder where none belongs often is a wrong value too: said once.
     problems = tuple(p for p in problems if document.nearest(p.path) not in {u.path for u in unfilled})
     filled = spec if problems or unfilled else StudySpec.model_validate(data)
-    normal = spec_to_json(spec)
     file = StudyFile(
         spec=filled,
         text=text,
         path=path,
         base=path.resolve().parent,
-        normalised=canonical_json(normal),
-        sha256=sha256_of({key: value for key, value in normal.items() if key != "budget"}),
+        normalised=canonical_json(spec_to_json(spec)),
+        sha256=sha256_of(_hashed(spec)),
         document=document,
     )
     return file, (*problems, *unfilled)
@@ -175,12 +186,22 @@ def spec_from_json(data: Mapping[str, Any]) -> StudySpec:
     return StudySpec.model_validate(dict(data))
 
 
-def _plain(value: Any) -> Any:
+def _hashed(spec: StudySpec) -> dict[str, Any]:
+    """What decides whether a study is the same: all of the file but `budget`."""
+    return {key: value for key, value in _plain(spec, later=False).items() if key != "budget"}
+
+
+def _plain(value: Any, *, later: bool = True) -> Any:
+    """As JSON; without ``later`` those keys are left out that came later and stand at their default."""
     if isinstance(value, VariantSpec):
         return {"type": value.type, **_plain(value.params)}
     if isinstance(value, BaseModel):
         fields = ((name, getattr(value, name)) for name in type(value).model_fields)
-        return {name: _plain(field) for name, field in fields if field is not None}
+        return {
+            name: _plain(field, later=later)
+            for name, field in fields
+            if field is not None and (later or not _unused_later_key(value, name))
+        }
     if isinstance(value, Fixed | Choice | Range):
         return _plain_dimension(value)
     if isinstance(value, Mapping):
@@ -188,6 +209,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Slice):
         return str(value)
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _unused_later_key(section: BaseModel, name: str) -> bool:
+    came_later = name in _LATER.get(type(section), frozenset())
+    return came_later and getattr(section, name) == type(section).model_fields[name].default
 
 
 def _plain_dimension(dimension: Dimension) -> Any:

@@ -177,6 +177,53 @@ def test_what_means_the_same_has_the_same_hash(tmp_path: Path, same: str) -> Non
     assert read(tmp_path, same).sha256 == read(tmp_path, MINIMAL).sha256
 
 
+@pytest.mark.parametrize(
+    ("written", "sha256"),
+    [
+        ("", "f7c31e1df0809cd62926b64ec065d2035f2ba0ba75e0960f7512c22060d8d639"),
+        ("search: {seed: 3}", "3a12525039e5103df2b673ab6cdeb163ec6c83cda4884a28ed8ccf0d1b5d0106"),
+        (
+            "students: [bag, {type: textcnn, dropout: 0.1}]",
+            "710f8be95b27fcf8ce9814235bfb3514b0d25d4aa6d0bfa4ee7a11945a31bc2d",
+        ),
+    ],
+)
+def test_a_study_of_the_first_version_is_still_the_same(tmp_path: Path, written: str, sha256: str) -> None:
+    text = MINIMAL.replace("train: train.csv", "train: {path: train.csv, limit: 5}")
+    text = text.replace("n.csv}", "n.csv, labels: [a, b]}").replace(
+        "./teacher", "./teacher, finetune: {epochs: 2}"
+    )
+    assert read(tmp_path, text + written).sha256 == sha256
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "teachers: [{slice: 1/2}]",
+        "pretrained: {vectors: v.txt}",
+        "search: {presets: [literature]}",
+        "training: {rows_per_epoch: 7}",
+    ],
+)
+def test_a_later_key_that_is_used_makes_another_study(tmp_path: Path, written: str) -> None:
+    assert read(tmp_path, MINIMAL + written).sha256 != read(tmp_path, MINIMAL).sha256
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("train.csv", "{path: train.csv, label_noise: 0.1}"),
+        ("./teacher", "./teacher, joint: {epochs: 9}"),
+        ("validation.csv", "validation.csv, language: zh"),
+        ("./teacher", "./teacher, finetune: {select: accuracy}"),
+    ],
+)
+def test_a_later_key_within_a_section_counts_too(tmp_path: Path, section: str, key: str) -> None:
+    text = MINIMAL.replace("./teacher", "./teacher, finetune: {}") if "finetune" in key else MINIMAL
+    changed = text.replace("./teacher, finetune: {}" if "finetune" in key else section, key)
+    assert read(tmp_path, changed).sha256 != read(tmp_path, text).sha256
+
+
 def test_the_budget_alone_may_change(tmp_path: Path) -> None:
     plain, raised = read(tmp_path, MINIMAL), read(tmp_path, MINIMAL + "budget: {trials: 99}\n")
     assert plain.sha256 == raised.sha256
