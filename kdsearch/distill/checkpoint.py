@@ -111,8 +111,8 @@ def load(
     """Put everything where `dump` left it; ArtifactError if the bytes are no checkpoint."""
     content = unpack(data)
     module.load_state_dict(content["module"])
-    for name, companion in companions.items():
-        companion.load_state_dict(content["companions"][name])
+    for name, state in content.get("companions", {}).items():  # version 0.1 knew of none
+        companions[name].load_state_dict(state)
     optimizer.load_state_dict(content["optimizer"])
     return Progress(
         epochs_run=content["epochs_run"],

@@ -95,3 +95,13 @@ def test_of_equal_epochs_the_first_is_the_best(problem: Any, make_student: Any) 
     report = problem.fit(make_student(), stage(Term("flat", 1.0, flat), epochs=3), weight_decay=0.0)
     assert [r.scores for r in problem.reports] == [report.best_scores] * 3
     assert report.best_epoch == 1
+
+
+def test_a_checkpoint_from_before_there_were_companions_is_gone_on_from(
+    problem: Any, make_student: Any
+) -> None:
+    first, again = make_student(), make_student(seed=9)
+    problem.fit(first, problem.stages("none"))
+    old = {k: v for k, v in checkpoint.unpack(problem.checkpoints[0]).items() if k != "companions"}
+    problem.fit(again, problem.stages("none"), resume=checkpoint.pack(old))
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in first.state_dict().items())
