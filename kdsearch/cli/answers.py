@@ -165,11 +165,13 @@ def own_params(row: TrialRow) -> dict[str, Any]:
 
 def params_text(row: TrialRow) -> str:
     """Parameters for a table: short names where they are clear, numbers at three digits."""
-    parts = []
-    for name, value in own_params(row).items():
+    parts, own = [], own_params(row)
+    for name, value in own.items():
         shown = encode(tuple(value) if isinstance(value, list) else value)
         text = f"{shown:.3g}" if isinstance(shown, float) else str(shown)
-        parts.append(f"{name.partition('.')[2] or name} {text}")
+        short = name.partition(".")[2] or name
+        # a scheme may have a learning rate of its own beside the trial's
+        parts.append(f"{name if short != name and short in own else short} {text}")
     return ", ".join(parts)
 
 

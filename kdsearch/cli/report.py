@@ -120,13 +120,13 @@ def columns(study: StudyRow, rows: Sequence[ReportRow]) -> list[Column]:
         Column(
             "test %", lambda row: "" if row.test is None else percent(row.test.quality, row.test.interval)
         ),
-        Column("samples/s", lambda row: output.figure(row.samples_per_s, 1), narrow=True),
-        Column("MB", lambda row: output.figure(row.size_mb, 2)),
+        Column("samples/s", lambda row: _number(row.samples_per_s, 1), narrow=True),
+        Column("MB", lambda row: _number(row.size_mb, 2)),
         Column("coverage %", lambda row: percent(row.scores.coverage)),
         Column("its teacher %", lambda row: "" if row.teacher is None else percent(row.teacher.quality)),
-        Column("peak MB", lambda row: output.figure(row.peak_memory_mb, 0)),
+        Column("peak MB", lambda row: _number(row.peak_memory_mb, 0)),
     )
-    return [column for column in every if any(column.cell(row) not in ("", "-") for row in rows)]
+    return [column for column in every if any(column.cell(row) for row in rows)]
 
 
 def _human(study: StudyRow, rows: Sequence[ReportRow]) -> Iterable[RenderableType]:
@@ -168,6 +168,10 @@ def duration(seconds: float | None) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def _count(value: int | None) -> str:

@@ -200,8 +200,8 @@ def _origin(spec: Mapping[str, Mapping[str, object] | None]) -> str:
         return "its logits are given"
     steps = ["built"] if spec.get("build") is not None else []
     pretrain, tune = spec.get("pretrain"), spec.get("finetune")
-    steps += [f"pretrained for {pretrain['epochs']} epochs"] if pretrain is not None else []
-    steps += [f"fine-tuned for {tune['epochs']} epochs"] if tune is not None else []
+    steps += [f"pretrained, epochs: {pretrain['epochs']}"] if pretrain is not None else []
+    steps += [f"fine-tuned, epochs: {tune['epochs']}"] if tune is not None else []
     return ", ".join(steps) or "as given"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -321,3 +322,10 @@ def test_a_reader_that_goes_away_is_no_error(filled: str, environment: dict[str,
         assert child.wait(timeout=60) == 0
     assert "Traceback" not in said
     assert "Broken" not in said
+
+
+def test_two_parameters_of_one_name_are_told_apart(store: Store, filled: str) -> None:
+    row = reads.trial(store.engine, studies.find_study(store.engine, "opinions").id, 0)
+    params = {"joint_sum.learning_rate": 5e-5, "joint_sum.lambda": 0.5, "learning_rate": 1e-3}
+    shown = answers.params_text(replace(row, params=params))
+    assert shown == "joint_sum.learning_rate 5e-05, lambda 0.5, learning_rate 0.001"

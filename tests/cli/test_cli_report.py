@@ -206,7 +206,7 @@ def rows(kdsearch: Run, store: Store, reported: str) -> list[dict[str, Any]]:
 def test_the_best_of_each_student_and_scheme_after_the_teachers(rows: list[dict[str, Any]]) -> None:
     shown = [(row["model"], row["procedure"], row["trial"], row["tried"]) for row in rows]
     assert shown == [
-        ("teacher", "fine-tuned for 3 epochs", None, None),
+        ("teacher", "fine-tuned, epochs: 3", None, None),
         ("historical teacher", "slice 1/1, weight 1", None, None),
         ("textcnn", "labels alone", 0, 2),
         ("textcnn", "joint_mutual", 3, 1),
