@@ -24,6 +24,7 @@ from ruamel.yaml import YAML
 
 from kdsearch.cli.options import child_environment
 from kdsearch.core.blobs import get_tree
+from kdsearch.core.canonical import sha256_of
 from kdsearch.core.errors import NotFoundError
 from kdsearch.core.studyfile import read_study
 from kdsearch.data.prepared import Prepared
@@ -147,8 +148,25 @@ def arguments(description: str | None, *, seeds: Sequence[int]) -> argparse.Argu
     parser.add_argument(
         "--small", action="store_true", help="a trial run of minutes; its figures mean nothing"
     )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change the study file all studies are derived from, e.g. --set data.train.limit=1000",
+    )
     parser.add_argument("--out", type=Path, help="write the tables to this file as well")
     return parser
+
+
+def changed(spec: Spec, options: argparse.Namespace) -> Spec:
+    """The study file with what `--set` says; what it says is part of the studies' names."""
+    changes = {
+        key: YAML(typ="safe").load(value) for key, _, value in (pair.partition("=") for pair in options.set)
+    }
+    if not changes:
+        return spec
+    return derived(spec, sha256_of(changes)[:6], changes)
 
 
 @contextmanager

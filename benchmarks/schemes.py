@@ -23,6 +23,7 @@ from benchmarks.arms import (
     Spec,
     arguments,
     bench,
+    changed,
     derived,
     load_spec,
     shrunk,
@@ -289,7 +290,7 @@ def report(found: Found) -> Iterator[str]:
 
 def prepare(options: argparse.Namespace) -> tuple[Spec, tuple[dict[str, Any], ...]]:
     """The base study and the recipes; the tiny teacher of a trial run has two layers only."""
-    base = load_spec("spam_opinions")
+    base = changed(load_spec("spam_opinions"), options)
     if not options.small:
         return base, SCHEMES
     return shrunk(base), tuple({**s, "layer": 1} if s["type"] == "hint" else s for s in SCHEMES)

@@ -21,6 +21,7 @@ from benchmarks.arms import (
     Spec,
     arguments,
     bench,
+    changed,
     derived,
     load_spec,
     repeated,
@@ -134,7 +135,7 @@ def report(found: dict[str, Arm]) -> Iterator[str]:
 
 def prepare(options: argparse.Namespace) -> Spec:
     """The base study."""
-    base = load_spec("sst2")
+    base = changed(load_spec("sst2"), options)
     if not options.small:
         return base
     return derived(shrunk(base), "run", {"training.rows_per_epoch": 600, "budget.trials": 4})

@@ -29,6 +29,7 @@ from benchmarks.arms import (
     Spec,
     arguments,
     bench,
+    changed,
     derived,
     load_spec,
     repeated,
@@ -236,7 +237,7 @@ def report(setting: Setting, title: str) -> Iterator[str]:
 
 def prepare(name: str, options: argparse.Namespace) -> Spec:
     """The base study of a data set."""
-    base = load_spec(name)
+    base = changed(load_spec(name), options)
     if not options.small:
         return base
     rows = {f"data.{pool}.limit": 600 for pool in ("train", "validation", "test", "unlabelled")}

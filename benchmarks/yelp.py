@@ -24,6 +24,7 @@ from benchmarks.arms import (
     Spec,
     arguments,
     bench,
+    changed,
     derived,
     load_spec,
     shrunk,
@@ -152,7 +153,7 @@ def report(found: Arms) -> Iterator[str]:
 
 def prepare(options: argparse.Namespace) -> tuple[Spec, int]:
     """The base study, and how many labels are few."""
-    base = load_spec("yelp")
+    base = changed(load_spec("yelp"), options)
     return (shrunk(base), 100) if options.small else (base, LABELLED)
 
 

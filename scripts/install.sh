@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly cpu_index=https://download.pytorch.org/whl/cpu
-readonly extras=local,onnx,dashboard,hf,vectors,zh,dev
+readonly extras=local,onnx,dashboard,hf,zh,dev
 
 fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
 has_venv() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
