@@ -60,7 +60,7 @@ def members(language: str) -> dict[str, Callable[[], Pipeline]]:
 
     return {
         "naive_bayes": lambda: make_pipeline(characters(2), MultinomialNB(alpha=0.1)),
-        "naive_bayes_long": lambda: make_pipeline(characters(4), MultinomialNB(alpha=0.1)),
+        "naive_bayes_long": lambda: make_pipeline(characters(3), MultinomialNB(alpha=0.1)),
         "naive_bayes_words": lambda: make_pipeline(
             CountVectorizer(binary=True, **words), MultinomialNB(alpha=0.2)
         ),
