@@ -17,7 +17,7 @@ RUN pip install --no-deps --index-url "$TORCH_INDEX" "$(grep '^torch==' constrai
 COPY pyproject.toml README.md LICENSE ./
 COPY kdsearch/__init__.py kdsearch/__init__.py
 COPY dashboard/__init__.py dashboard/__init__.py
-RUN pip install --constraint constraints.txt ".[onnx,dashboard,hf,vectors,zh]"
+RUN pip install --constraint constraints.txt ".[onnx,dashboard,hf,zh]"
 
 COPY kdsearch kdsearch
 COPY dashboard dashboard

@@ -37,7 +37,6 @@ from kdsearch.export.report import ReportRow
 
 STUDENT = "bert_small"
 PASSES = 20
-LABELLED = 1500
 NONE: list[dict[str, Any]] = [{"type": "none"}]
 OFFLINE = {"type": "offline", "loss": "kl", "temperature": 1.0, "lambda": 1.0, "pools": "train+unlabelled"}
 
@@ -59,7 +58,13 @@ def tuned(rows: int, changes: dict[str, Any]) -> dict[str, Any]:
 def run_all(bench_: Bench, base: Spec, seeds: Sequence[int], rows: int) -> Arms:
     """Seed by seed."""
     found = Arms([], [], [])
-    student = {"type": STUDENT, "init": "teacher", "every": 2, "dropout": 0.1}
+    every = base["students"][0]["every"]
+    student = {
+        "type": STUDENT,
+        "init": "teacher",
+        "every": every[0] if isinstance(every, list) else every,
+        "dropout": 0.1,
+    }
     for seed in seeds:
         same = {"students": [student], "training.learning_rate": 1e-4, "training.seed": seed}
         few = derived(base, f"few-{seed}", tuned(rows, same))
@@ -154,7 +159,7 @@ def report(found: Arms) -> Iterator[str]:
 def prepare(options: argparse.Namespace) -> tuple[Spec, int]:
     """The base study, and how many labels are few."""
     base = changed(load_spec("yelp"), options)
-    return (shrunk(base), 100) if options.small else (base, LABELLED)
+    return (shrunk(base), 100) if options.small else (base, int(base["data"]["train"]["limit"]))
 
 
 def main() -> None:
