@@ -17,6 +17,7 @@ from scipy import stats
 from kdsearch.measure import quality
 
 FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
 SEED = 17
 DRAWS = 2000
 
@@ -35,7 +36,8 @@ class Estimate(NamedTuple):
 
     def points(self) -> str:
         """``+1.3 (-0.2 to +2.7)``."""
-        return f"{100 * self.value:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+        value, low, high = (round(100 * figure, 1) + 0.0 for figure in self)  # no "-0.0"
+        return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
     @property
     def verdict(self) -> str:
@@ -72,4 +74,28 @@ def difference(
     low, high = np.percentile(np.take_along_axis(gains_SD, drawn_SD, 0).mean(0), quality.PERCENTILES)
     scores = [quality.score(a, labels_N, labels=labels, objective=objective).quality for a in arms]
     found = float(np.mean(scores[: len(first)]) - np.mean(scores[len(first) :]))
+    return Estimate(found, float(low), float(high))
+
+
+def contrast(arms: Sequence[tuple[int, BoolArray]], counted_SN: BoolArray) -> Estimate:
+    """Sum over arms of sign times share of right rows, of those that count; all resampled together.
+
+    With every row counting the share is accuracy, with those of a class its recall, with those that some
+    historical teacher gets right coverage. Entry s of every array is of the same seed.
+    """
+    num_seeds, num_rows = counted_SN.shape
+    rng = np.random.default_rng(SEED)
+    weights_DN = rng.multinomial(num_rows, np.full(num_rows, 1 / num_rows), size=DRAWS).astype(np.float64)
+    drawn_SD = rng.integers(num_seeds, size=(num_seeds, DRAWS))
+    counts_SN = counted_SN.astype(np.float64)
+
+    def shares(weights_XN: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        totals_SX = np.maximum(counts_SN @ weights_XN.T, 1.0)
+        parts = [sign * ((hits_SN & counted_SN) @ weights_XN.T) / totals_SX for sign, hits_SN in arms]
+        return np.asarray(np.sum(parts, axis=0))
+
+    found = float(shares(np.ones((1, num_rows))).mean())
+    low, high = np.percentile(
+        np.take_along_axis(shares(weights_DN), drawn_SD, 0).mean(0), quality.PERCENTILES
+    )
     return Estimate(found, float(low), float(high))
