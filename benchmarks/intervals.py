@@ -2,13 +2,14 @@
 
 A mean over few seeds gets Student's t. The difference of two arms is paired twice: the same seeds and the
 same rows stand on both sides, and both are resampled, so that the interval covers another run on other texts.
+Few seeds say little of how far seeds lie apart: where all agree, an interval from three is too narrow.
 Letters: N rows, C classes, S seeds, A arms, D draws.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -70,11 +71,19 @@ def difference(
     arms = [*first, *second]
     values_AD = quality.resampled(arms, labels_N, labels=labels, objective=objective, seed=SEED, draws=DRAWS)
     gains_SD = values_AD[: len(first)] - values_AD[len(first) :]
-    drawn_SD = np.random.default_rng(SEED).integers(len(first), size=gains_SD.shape)
-    low, high = np.percentile(np.take_along_axis(gains_SD, drawn_SD, 0).mean(0), quality.PERCENTILES)
+    low, high = np.percentile(_of_drawn_seeds(gains_SD), quality.PERCENTILES)
     scores = [quality.score(a, labels_N, labels=labels, objective=objective).quality for a in arms]
     found = float(np.mean(scores[: len(first)]) - np.mean(scores[len(first) :]))
     return Estimate(found, float(low), float(high))
+
+
+def _of_drawn_seeds(values_SD: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Mean over seeds drawn anew for every draw of rows, spread as much as seeds are (S / (S - 1))."""
+    num_seeds = len(values_SD)
+    drawn_SD = np.random.default_rng(SEED).integers(num_seeds, size=values_SD.shape)
+    off_D = np.take_along_axis(values_SD, drawn_SD, 0).mean(0) - values_SD.mean(0)
+    spread = np.sqrt(num_seeds / (num_seeds - 1)) if num_seeds > 1 else 1.0
+    return np.asarray(values_SD.mean(0) + spread * off_D)
 
 
 def contrast(arms: Sequence[tuple[int, BoolArray]], counted_SN: BoolArray) -> Estimate:
@@ -83,10 +92,9 @@ def contrast(arms: Sequence[tuple[int, BoolArray]], counted_SN: BoolArray) -> Es
     With every row counting the share is accuracy, with those of a class its recall, with those that some
     historical teacher gets right coverage. Entry s of every array is of the same seed.
     """
-    num_seeds, num_rows = counted_SN.shape
+    num_rows = counted_SN.shape[1]
     rng = np.random.default_rng(SEED)
     weights_DN = rng.multinomial(num_rows, np.full(num_rows, 1 / num_rows), size=DRAWS).astype(np.float64)
-    drawn_SD = rng.integers(num_seeds, size=(num_seeds, DRAWS))
     counts_SN = counted_SN.astype(np.float64)
 
     def shares(weights_XN: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -95,7 +103,5 @@ def contrast(arms: Sequence[tuple[int, BoolArray]], counted_SN: BoolArray) -> Es
         return np.asarray(np.sum(parts, axis=0))
 
     found = float(shares(np.ones((1, num_rows))).mean())
-    low, high = np.percentile(
-        np.take_along_axis(shares(weights_DN), drawn_SD, 0).mean(0), quality.PERCENTILES
-    )
+    low, high = np.percentile(_of_drawn_seeds(shares(weights_DN)), quality.PERCENTILES)
     return Estimate(found, float(low), float(high))
