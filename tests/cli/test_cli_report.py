@@ -18,7 +18,7 @@ from kdsearch.core.studyfile import spec_to_json
 from kdsearch.data.prepared import HistoricalTeacher, Prepared, PreparedPool
 from kdsearch.data.tokens import TokenPool
 from kdsearch.measure.quality import paired_bootstrap, score
-from kdsearch.store import leases, studies
+from kdsearch.store import leases, readings, studies
 from kdsearch.store.connect import Store
 from kdsearch.store.studies import NewStudy
 from kdsearch.store.transactions import begin
@@ -277,3 +277,41 @@ def test_study_show_tells_what_there_is_to_learn_from(kdsearch: Run, store: Stor
 def test_a_study_without_a_teacher_yet_is_a_conflict(kdsearch: Run, store: Store, fresh: str) -> None:
     error = kdsearch("study", "report", fresh, "--json", storage=store.url).error(4)
     assert "kdsearch study show fresh" in error["hint"]
+
+
+SMALL = """\
+version: 1
+name: small
+data:
+  train: synthetic://spam_opinions?rows=120&seed=1
+  validation: synthetic://spam_opinions?rows=60&seed=2
+  test: synthetic://spam_opinions?rows=70&seed=3
+teacher:
+  build: {layers: 1, hidden: 16, heads: 2, vocab_size: 400}
+  max_length: 24
+  finetune: {epochs: 1, learning_rate: 1e-3, anchors: 1}
+students:
+  - {type: bag, embed_dim: 8, hidden: 8}
+training: {epochs: 1, batch_size: 32, seed: 5}
+latency: {warmup: 2, min_queries: 10, min_seconds: 0}
+budget: {trials: 3, failed: 0}
+"""
+
+
+def test_the_test_pool_is_read_once_for_each_trial_shown(kdsearch: Run, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL)
+    places = ("--artifacts", store.artifacts_url, "--json")
+    assert kdsearch("run", "small.yaml", *places, storage=store.url).data("run")["state"] == "done"
+    before = kdsearch("study", "report", "small", *places, storage=store.url).data("report")["rows"]
+    assert [row["test"] for row in before] == [None] * 3
+    study = studies.find_study(store.engine, "small")
+    assert readings.count(store.engine, study.id) == 0
+    answers = [
+        kdsearch("study", "report", "small", "--test", *places, storage=store.url).data("report")["rows"]
+        for _ in range(2)
+    ]
+    assert answers[0] == answers[1]
+    assert readings.count(store.engine, study.id) == 2  # of three trials the best control and the best other
+    for row in answers[0]:
+        low, high = row["test"]["interval"]
+        assert low <= row["test"]["quality"] <= high
