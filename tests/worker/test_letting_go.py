@@ -17,7 +17,8 @@ from kdsearch.measure.hostlock import HostLock
 from kdsearch.store import leases, reads, workers
 from kdsearch.store.connect import Store
 from kdsearch.worker import measuring
-from kdsearch.worker import prepare as prepare_module
+from kdsearch.worker import preparing as preparing_module
+from kdsearch.worker import signals as signals_module
 from kdsearch.worker import trial as trial_module
 from kdsearch.worker.context import WorkerOptions
 from kdsearch.worker.create import create_or_resume
@@ -118,7 +119,7 @@ def test_a_teacher_that_labels_for_long_is_interrupted(
         raise AssertionError("it went on although it was to stop")
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module.signals, "compute_shard", endless)
+        patch.setattr(signals_module.signals, "compute_shard", endless)
         assert work(store, "tiny", options=options, should_stop=stop) == "stopped"
     assert reads.preparation(store.engine, study_id).state == "waiting"
     assert work(store, "tiny", options=options, should_stop=lambda: False) == "done"
@@ -192,7 +193,7 @@ def test_stopping_at_an_anchor_leaves_one_checkpoint(
         return [path for path in files if path.read_bytes().startswith(b"kdsearch checkpoint of")]
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module.leases, "preparation_progress", stop_at_the_second_anchor)
+        patch.setattr(preparing_module.leases, "preparation_progress", stop_at_the_second_anchor)
         assert work(store, "tiny", options=options, should_stop=stop) == "stopped"
     assert len(checkpoints()) <= 1
     assert work(store, "tiny", options=options, should_stop=lambda: False) == "done"

@@ -16,6 +16,8 @@ from kdsearch.data.prepared import Prepared
 from kdsearch.store import cache, leases, reads
 from kdsearch.store.connect import Store, open_store
 from kdsearch.worker import prepare as prepare_module
+from kdsearch.worker import preparing as preparing_module
+from kdsearch.worker import signals as signals_module
 from kdsearch.worker import teacher as teacher_module
 from kdsearch.worker import trial as trial_module
 from kdsearch.worker.context import WorkerOptions
@@ -64,7 +66,7 @@ def test_cached_signals_that_are_gone_are_computed_again(
     store: Store, write_study: Write, finish: Finish
 ) -> None:
     finish(write_study("first", trials=1))
-    for sha256 in cached(store, prepare_module.SIGNALS):
+    for sha256 in cached(store, signals_module.KIND):
         store.blobs.remove(sha256)
     assert finish(write_study("second", trials=1)) == "done"
     assert prepared(store, "second").pools == prepared(store, "first").pools
@@ -108,7 +110,7 @@ def test_a_fine_tuning_whose_checkpoint_is_gone_starts_afresh(
             raise Died
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module.leases, "preparation_progress", die_after_an_anchor)
+        patch.setattr(preparing_module.leases, "preparation_progress", die_after_an_anchor)
         with pytest.raises(Died):
             work(store, record.name, options=options, should_stop=lambda: False)
     unfinished = reads.preparation(store.engine, record.id).checkpoint
