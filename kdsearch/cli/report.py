@@ -61,6 +61,11 @@ def report(
 
     Example: kdsearch study report sms-spam --format md
     """
+    row, rows = _read(options, study, test=test)
+    _show(options, row, rows, "json" if options.json else form or "human")
+
+
+def _read(options: Options, study: str, *, test: bool) -> tuple[StudyRow, list[ReportRow]]:
     with options.reading() as store:
         from kdsearch.store import reads
 
@@ -76,8 +81,7 @@ def report(
             output.say(text, options=options)
 
         trials = reads.trials(store.engine, row.id)
-        rows = reporting.report(store, row, trials, test=test, on_progress=progress)
-    _show(options, row, rows, "json" if options.json else form or "human")
+        return row, reporting.report(store, row, trials, test=test, on_progress=progress)
 
 
 def _show(options: Options, study: StudyRow, rows: Sequence[ReportRow], form: Form) -> None:
