@@ -79,7 +79,7 @@ class Setting:
         return known
 
     def gain(self, teacher: str, student: str) -> Estimate:
-        """Distilled minus the best control, whichever teacher's study tuned it."""
+        """Distilled minus the best control of the same study: tuned in as many first trials."""
         own, one = self.repeats[teacher, student], self.repeats[teacher, student].distilled[0]
         return difference(
             [outcome.logits(outcome.only(student, "offline")) for outcome in own.distilled],
@@ -195,7 +195,7 @@ def student_line(setting: Setting, teacher: str, student: str, scheme: str, slow
         "" if scheme == "none" else setting.gain(teacher, student).points(),
         over_seeds(tests).percent() if tests else "",
         f"{took:.2f}",
-        f"{slow / took:.0f}×",
+        f"{slow / took:.0f}×" if slow >= 10 * took else f"{slow / took:.1f}×",
         f"{trials[0].size_mb or 0:.2f}",
     ]
 
