@@ -13,8 +13,8 @@ from sqlalchemy import text
 from kdsearch.core.studyfile import StudyFile
 from kdsearch.store import leases, reads
 from kdsearch.store.connect import Store, open_store
-from kdsearch.worker import tuning as tuning_module
 from kdsearch.worker import trial as trial_module
+from kdsearch.worker import tuning as tuning_module
 from kdsearch.worker.context import WorkerOptions
 from kdsearch.worker.create import create_or_resume
 from kdsearch.worker.loop import work

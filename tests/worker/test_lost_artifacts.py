@@ -115,7 +115,8 @@ def test_a_fine_tuning_whose_checkpoint_is_gone_starts_afresh(
             work(store, record.name, options=options, should_stop=lambda: False)
     unfinished = reads.preparation(store.engine, record.id).checkpoint
     assert unfinished is not None
-    state = json.loads(store.blobs.open(unfinished).read_text())
+    step = json.loads(store.blobs.open(unfinished).read_text())
+    state = json.loads(store.blobs.open(step["state"]).read_text())
     store.blobs.remove(state["checkpoint"] if lost == "its state" else unfinished)
     expire_leases(store)
     assert work(store, record.name, options=options, should_stop=lambda: False) == "done"
