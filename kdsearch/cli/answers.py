@@ -144,6 +144,7 @@ def trial_data(study: StudyRow, row: TrialRow, *, on_front: bool) -> dict[str, A
         "state": row.state,
         "student": row.student,
         "scheme": row.scheme,
+        "origin": row.origin,
         "params": own_params(row),
         "quality": row.quality,
         "latency_ms": row.latency_ms,
@@ -233,12 +234,18 @@ class Extra(NamedTuple):
     of_teacher: Callable[[StudyRow], str] = lambda study: ""
 
 
+def recipe(row: TrialRow) -> str:
+    """Of a trial that a preset chose, e.g. ``literature/tang``; else empty."""
+    return row.origin.removeprefix("preset:") if row.origin.startswith("preset:") else ""
+
+
 _EXTRA = (
     Extra(
         "coverage",
         lambda row: _known(row.scores.coverage if row.scores else None),
         lambda study: _known(study.teacher.scores.coverage if study.teacher else None),
     ),
+    Extra("recipe", recipe),
     Extra("its teacher", lambda row: _known(row.teacher.quality if row.teacher else None)),
 )
 

@@ -131,6 +131,8 @@ def _human(study: StudyRow, row: TrialRow, epochs: Iterable[EpochRow]) -> Iterab
     yield Text(f"trial {row.number} of {study.name}: {row.state}", style="bold")
     yield answers.trials_table(study, [row], params=False)
     yield Text(f"\nparameters: {answers.params_text(row)}")
+    if row.origin:
+        yield Text(f"chosen by: {row.origin}")
     if row.scores is not None:
         yield Text(_scores(row.scores))
     if row.best_epoch is not None:

@@ -120,6 +120,7 @@ def insert_running(
     architecture_key: str,
     worker_id: str,
     ttl_s: float,
+    origin: str = "",
 ) -> Lease:
     """A new trial, leased to the worker that asked for it."""
     execute(
@@ -133,6 +134,7 @@ def insert_running(
         architecture_key=architecture_key,
         student=config.student,
         scheme=config.scheme,
+        origin=origin,
         worker_id=worker_id,
         ttl_s=ttl_s,
     )

@@ -140,11 +140,11 @@ SELECT number FROM kdsearch.trial WHERE study_id = :study_id;
 
 -- name: insert_running
 INSERT INTO kdsearch.trial (
-    study_id, number, optuna_trial_id, config, config_key, architecture_key, student, scheme,
+    study_id, number, optuna_trial_id, config, config_key, architecture_key, student, scheme, origin,
     state, attempt, worker_id, expires_at)
 VALUES (
     :study_id, :number, :optuna_trial_id, CAST(:config AS jsonb), :config_key, :architecture_key,
-    :student, :scheme, 'running', 1, :worker_id,
+    :student, :scheme, :origin, 'running', 1, :worker_id,
     clock_timestamp() + make_interval(secs => CAST(:ttl_s AS double precision)));
 
 -- name: renew
@@ -291,7 +291,7 @@ WHERE CAST(:name AS text) IS NULL OR s.name = :name
 ORDER BY s.created_at DESC, s.id DESC;
 
 -- name: list_trials
-SELECT t.number, t.state, t.config, t.scores, t.latency, t.constraints, t.attempt, t.worker_id, t.result,
+SELECT t.number, t.state, t.origin, t.config, t.scores, t.latency, t.constraints, t.attempt, t.worker_id, t.result,
     t.failure, t.created_at, t.started_at, t.finished_at, s.spec_json #>> '{objectives,latency}' AS latency_name
 FROM kdsearch.trial t JOIN kdsearch.study s ON s.id = t.study_id
 WHERE t.study_id = :study_id

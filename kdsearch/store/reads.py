@@ -69,6 +69,8 @@ class TrialRow:
 
     number: int
     state: TrialState
+    origin: str = ""
+    """Who chose it: ``control``, ``stratified``, ``sampler`` or a preset; empty where that was not kept."""
     student: str
     scheme: str
     params: Mapping[str, Scalar]
@@ -187,7 +189,7 @@ _OF_RESULT = (
     "artifact",
     "validation_logits",
 )
-_OF_TRIAL = ("number", "state", "attempt", "created_at", "started_at", "finished_at")
+_OF_TRIAL = ("number", "state", "origin", "attempt", "created_at", "started_at", "finished_at")
 
 
 def _trial(row: RowMapping) -> TrialRow:

@@ -290,4 +290,5 @@ class _Worker:
             architecture_key=self.material.architecture(asked.config),
             worker_id=self.context.worker_id,
             ttl_s=self.context.options.lease_s,
+            origin=asked.origin,
         )

@@ -25,6 +25,8 @@ from kdsearch.teachers import source
 from kdsearch.worker.preparing import Preparing
 from kdsearch.worker.wanted import Wanted
 
+OWN_TEXTS = tuple(name for name in TRAINING_POOLS if name != "augmented")
+"""What a vocabulary is made of: augmented texts would make every word of the training texts a frequent one."""
 UNKNOWN = "[UNK]"
 """What the texts of a teacher without a token for the unknown get."""
 
@@ -109,9 +111,7 @@ def built(preparing: Preparing, dataset: Dataset, own: Reading, wanted: Wanted) 
     for kind in cast(tuple[Kind, ...], wanted.vocabularies):
         preparing.say(f"building the vocabulary of {kind}")
         spec = preparing.context.spec
-        texts = [
-            text for name in TRAINING_POOLS if name in dataset.pools for text in dataset.pools[name].texts
-        ]
+        texts = [text for name in OWN_TEXTS if name in dataset.pools for text in dataset.pools[name].texts]
         tokenizer = vocabularies.build(
             kind,
             texts,

@@ -37,6 +37,7 @@ FIELDS = {
     "recall",
     "teacher_quality",
     "peak_memory_mb",
+    "origin",
 }
 
 
@@ -76,6 +77,7 @@ def test_a_trial_of_pareto_as_json(kdsearch: Run, filled: str) -> None:
         "recall": {"ham": 0.95, "spam": 0.95},
         "teacher_quality": 0.97,
         "peak_memory_mb": 1234.5,
+        "origin": "",
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from alembic import command
 from sqlalchemy import Engine, make_url, text
 
 from kdsearch.core.errors import StorageError
@@ -111,3 +112,24 @@ def test_a_newer_database_is_not_touched(engine: Engine) -> None:
     with pytest.raises(StorageError, match="9999") as caught:
         migrate.upgrade(engine)
     assert "newer kdsearch" in caught.value.hint
+
+
+OLD_STUDY = """
+INSERT INTO kdsearch.study (name, optuna_name, spec_text, spec_json, spec_sha256, dataset_sha256,
+    data_fingerprint, artifacts_url, budget_trials, budget_failed)
+VALUES ('s', 's', '', '{}', '', '', '', '', 1, 0)"""
+OLD_TRIAL = """
+INSERT INTO kdsearch.trial (study_id, number, optuna_trial_id, config, config_key, architecture_key, student,
+    scheme, state, attempt, worker_id)
+SELECT id, 0, 1, '{}', '', '', 'bag', 'none', 'waiting', 1, 'w' FROM kdsearch.study"""
+
+
+def test_trials_from_before_their_origin_was_kept_stay_readable(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE SCHEMA kdsearch"))
+        command.upgrade(migrate._config(connection), "0001")
+        connection.execute(text(OLD_STUDY))
+        connection.execute(text(OLD_TRIAL))
+    migrate.upgrade(engine)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT number, origin FROM kdsearch.trial")).all() == [(0, "")]
