@@ -26,7 +26,7 @@ from kdsearch.worker.preparing import Preparing
 from kdsearch.worker.wanted import Wanted
 
 OWN_TEXTS = tuple(name for name in TRAINING_POOLS if name != "augmented")
-"""What a vocabulary is made of: augmented texts would make every word of the training texts a frequent one."""
+"""What a vocabulary is made of: augmented texts would make every word that is learned from a frequent one."""
 UNKNOWN = "[UNK]"
 """What the texts of a teacher without a token for the unknown get."""
 
