@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -97,10 +98,7 @@ def create_or_resume(store: Store, file: StudyFile, *, on_progress: Progress) ->
 
 def _resume(store: Store, file: StudyFile, record: StudyRecord) -> StudyRecord:
     if record.spec_sha256 != file.sha256:
-        raise ConflictError(
-            f"study {record.name!r} was created from another file:\n{difference(record, file)}",
-            hint="undo the change, or give the file another `name:`; only `budget` may change",
-        )
+        raise _another_file(record, file)
     study = _read(file, lambda _: None)
     if record.data_fingerprint != study.fingerprint:
         raise ConflictError(
@@ -115,12 +113,32 @@ def _resume(store: Store, file: StudyFile, record: StudyRecord) -> StudyRecord:
     return studies.find_study(store.engine, record.name)
 
 
-def difference(record: StudyRecord, file: StudyFile) -> str:
-    """The stored study file against this one, as a unified diff."""
-    lines = difflib.unified_diff(
-        record.spec_text.splitlines(), file.text.splitlines(), "stored", str(file.path), lineterm="", n=1
+def _another_file(record: StudyRecord, file: StudyFile) -> ConflictError:
+    """What is another study: a changed file, or the same one as another version read it."""
+    if changed := _difference(record.spec_text, file.text, str(file.path)):
+        return ConflictError(
+            f"study {record.name!r} was created from another file:\n{changed}",
+            hint="undo the change, or give the file another `name:`; only `budget` may change",
+        )
+    meant = _difference(_meaning(record.spec_json), _meaning(spec_to_json(file.spec)), "read now")
+    return ConflictError(
+        f"study {record.name!r} was created from this very file, but another version of kdsearch read it "
+        f"otherwise{':' if meant else ''}\n{meant}".rstrip(),
+        hint="resume it with the version that created it, or give the file another `name:`",
     )
-    return "\n".join(lines)
+
+
+def _difference(stored: str, now: str, name: str) -> str:
+    """What is stored against what is there now, as a unified diff; empty where they are the same."""
+    return "\n".join(
+        difflib.unified_diff(stored.splitlines(), now.splitlines(), "stored", name, lineterm="", n=1)
+    )
+
+
+def _meaning(spec: Mapping[str, object]) -> str:
+    """All that decides which study it is, a key to a line."""
+    counted = {key: value for key, value in spec.items() if key != "budget"}
+    return json.dumps(counted, indent=2, sort_keys=True, ensure_ascii=False)
 
 
 def _refuse_taken(store: Store, name: str) -> None:

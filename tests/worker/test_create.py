@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from sqlalchemy import text
 
 from kdsearch.core.errors import ConflictError, DataError, StudyFileError
 from kdsearch.core.studyfile import StudyFile
@@ -71,6 +73,21 @@ def test_a_changed_file_is_a_conflict_that_shows_the_difference(store: Store, wr
     with pytest.raises(ConflictError) as caught:
         create_or_resume(store, write_study(replace=("filters: [8]", "filters: [8, 16]")), on_progress=quiet)
     assert "-    filters: [8]\n+    filters: [8, 16]" in caught.value.what
+
+
+def test_the_same_file_read_otherwise_is_a_conflict_that_shows_what_it_meant(
+    store: Store, write_study: Write
+) -> None:
+    file = write_study()
+    created = create_or_resume(store, file, on_progress=quiet)
+    otherwise = json.dumps({**created.spec_json, "a_key": "of another version"})
+    change = text("UPDATE kdsearch.study SET spec_sha256 = 'another', spec_json = CAST(:json AS jsonb)")
+    with store.engine.begin() as connection:
+        connection.execute(change, {"json": otherwise})
+    with pytest.raises(ConflictError, match="this very file, but another version") as caught:
+        create_or_resume(store, file, on_progress=quiet)
+    assert '-  "a_key": "of another version",' in caught.value.what
+    assert '\n+  "' not in caught.value.what
 
 
 def test_the_budget_may_change(store: Store, write_study: Write) -> None:
