@@ -38,11 +38,16 @@ FORMAT = 1
 
 
 def signals_key(
-    teacher_fingerprint: str, tokenizer_fingerprint: str, max_length: int, *, layers: Sequence[int] = ()
+    teacher_fingerprint: str,
+    tokenizer_fingerprint: str,
+    max_length: int,
+    *,
+    layers: Sequence[int] = (),
+    order: Sequence[int] = (),
 ) -> str:
     """Shards with equal keys belong together: same teacher, same tokens, same cut.
 
-    Of its logits, or with `layers` of the hidden vectors of these.
+    Of its logits in this `order` of its classes, or with `layers` of the hidden vectors of these.
     """
     key: dict[str, object] = {
         "signals": FORMAT,
@@ -50,7 +55,11 @@ def signals_key(
         "tokenizer": tokenizer_fingerprint,
         "max_length": max_length,
     }
-    return sha256_of({**key, "layers": list(layers)} if layers else key)
+    if layers:
+        key["layers"] = list(layers)
+    elif list(order) != sorted(order):  # as the teacher has them goes without saying
+        key["order"] = list(order)
+    return sha256_of(key)
 
 
 def take(pool: TokenPool, rows: IntArray) -> TokenPool:

@@ -48,6 +48,7 @@ class Labeller:
             source.tokenizer_fingerprint(self.folder),
             self.preparing.context.spec.teacher.max_length,
             layers=layers,
+            order=self.module.order_C.tolist(),  # studies may name its classes, and order labels, otherwise
         )
         found = {name: self._of_pool(pool, key, layers) for name, pool in pools.items()}
         with self.preparing.training() as breathe:

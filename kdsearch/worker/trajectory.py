@@ -65,8 +65,11 @@ def _key(context: WorkerContext, dataset: Dataset, folder: Path) -> str:
     """Two studies whose key is equal share a trajectory."""
     spec = context.spec.teacher
     layers = "all" if spec.finetune is None else spec.finetune.model_dump(mode="json")["layers"]
+    # The same folder may begin with its own head, or with a new one.
+    head = {"head": "given"} if context.inputs.teacher_classifies else {}
     return sha256_of(
         {
+            **head,
             "format": FORMAT,
             "teacher": source.fingerprint(folder),
             "label_map": spec.label_map,
