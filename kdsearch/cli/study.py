@@ -42,8 +42,11 @@ FileArgument = Annotated[
 
 def _loaded(file: Path) -> StudyFile:
     from kdsearch.search import check
+    from kdsearch.search.foreseen import foreseen
 
-    return check.load(file, os.environ)
+    found = check.load(file, os.environ)
+    check.check_facts(found, foreseen(found.spec))
+    return found
 
 
 @app.command()

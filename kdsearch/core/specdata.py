@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from kdsearch.core.specdimensions import Frozen, wrong
+from kdsearch.core.specdimensions import Frozen, not_empty, wrong
 
 
 def _source(value: Any) -> Any:
@@ -73,7 +73,7 @@ class DataSpec(Frozen):
     validation: Source
     test: Source | None = None
     unlabelled: Source | None = None
-    augmented: AugmentSpec | None = None
+    augmented: Annotated[AugmentSpec | None, not_empty("augmented")] = None
     text: str = "text"
     label: str = "label"
     labels: Labels = None

@@ -23,10 +23,10 @@ class Frozen(BaseModel):
 
 
 def wrong(
-    message: str, expected: str, *, suggestion: str = "", at: tuple[str, ...] = ()
+    message: str, expected: str, *, suggestion: str = "", at: tuple[str, ...] = (), on_key: bool = False
 ) -> PydanticCustomError:
-    """A mistake at the place of the value being validated, or at a key below it."""
-    context = {"message": message, "expected": expected, "suggestion": suggestion, "at": at}
+    """A mistake at the place of the value being validated (or of its key), or at a key below it."""
+    context = {"message": message, "expected": expected, "suggestion": suggestion, "at": at, "on_key": on_key}
     return PydanticCustomError("study", "{message}", context)
 
 
@@ -101,3 +101,15 @@ def dimension(value: Any) -> Dimension:
 
 
 DimensionField: TypeAlias = Annotated[Fixed | Choice | Range, BeforeValidator(dimension)]
+
+
+def not_empty(name: str) -> BeforeValidator:
+    """For a section whose defaults are taken by ``{}``: its bare key would silently leave it out."""
+
+    def check(value: Any) -> Any:
+        if value is None:
+            expected = f"`{name}: {{}}` for its defaults, or no `{name}`"
+            raise wrong(f"`{name}` is empty", expected, on_key=True)
+        return value
+
+    return BeforeValidator(check)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from kdsearch.core.specdimensions import Frozen, wrong
+from kdsearch.core.specdimensions import Frozen, not_empty, wrong
 
 
 class LastLayers(Frozen):
@@ -87,7 +87,7 @@ class TeacherSpec(Frozen):
     logits: str | None = None
     """Logits by text, for a teacher that cannot run here; `model` or `build` gives the tokenizer."""
     max_length: int = Field(default=128, ge=4, le=8192)
-    pretrain: PretrainSpec | None = None
+    pretrain: Annotated[PretrainSpec | None, not_empty("pretrain")] = None
     finetune: FinetuneSpec | None = None
     joint: JointSpec = JointSpec()
     label_map: Mapping[str, str] | None = None
