@@ -114,8 +114,9 @@ def run_setting(bench_: Bench, base: Spec, name: str, seeds: Sequence[int]) -> S
     for teacher in TEACHERS:
         for student in STUDENTS:
             own = Repeats([], [])
+            num_tuned = min(len(tuning[teacher].of(student, scheme)) for scheme in ("none", "offline"))
             for scheme, outcomes in (("none", own.controls), ("offline", own.distilled)):
-                best = tuning[teacher].best(student, scheme)
+                best = tuning[teacher].best(student, scheme, first=num_tuned)
                 for seed in seeds:
                     spec = repeated(base, best, f"{teacher}-{student}-{scheme}", seed, changes[teacher])
                     outcomes.append(bench_.finished(spec))
