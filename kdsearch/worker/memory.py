@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import resource
 import sys
@@ -20,6 +22,14 @@ def resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def give_back() -> None:
+    """Hand the system what is free: glibc keeps it, and a small trial would seem as large as one before."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:  # not in musl
+        trim(0)
+
+
 class PeakMemory:
     """The largest of all samples; on CUDA torch keeps it by itself."""
 
@@ -28,6 +38,8 @@ class PeakMemory:
         self._largest = 0
         if self._cuda is not None:
             torch.cuda.reset_peak_memory_stats(self._cuda)
+        else:
+            give_back()
         self.sample()
 
     def sample(self) -> None:
