@@ -138,8 +138,7 @@ def _human(study: StudyRow, row: TrialRow, epochs: Iterable[EpochRow]) -> Iterab
     if row.best_epoch is not None:
         yield Text(_effort(row))
     if row.teacher is not None:
-        quality = f"{study.quality_name} {row.teacher.quality:.4f}"
-        yield Text(f"teacher trained beside it: {quality}, {_scores(row.teacher)}")
+        yield Text(f"teacher trained beside it: {_quality(study, row.teacher)}{_scores(row.teacher)}")
     if row.failure is not None:
         yield Text(f"\nfailed: {row.failure.message}", style="red")
     seen = list(epochs)
@@ -154,6 +153,12 @@ def _effort(row: TrialRow) -> str:
     parts += [] if row.train_seconds is None else [f"trained in {row.train_seconds:.1f} s"]
     parts += [] if row.peak_memory_mb is None else [f"{row.peak_memory_mb:.0f} MB of memory at most"]
     return "; ".join(parts)
+
+
+def _quality(study: StudyRow, scores: Scores) -> str:
+    """The objective, unless `_scores` says it anyway."""
+    said = study.quality_name in ("accuracy", "macro_f1")
+    return "" if said else f"{study.quality_name} {scores.quality:.4f}, "
 
 
 def _scores(scores: Scores) -> str:

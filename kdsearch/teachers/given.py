@@ -28,6 +28,7 @@ FORMS = (
     "an .npz with `texts` or `keys`, `logits` and `labels`, or a Parquet file with `text` or `sha256` and"
     " one column of numbers per label"
 )
+OBJECTS = "save arrays of texts and of numbers, not of objects: `np.array(texts, dtype=str)`"
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def _read(path: Path) -> _Given:
             return _read_parquet(path)
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"{path}: logits cannot be read: {reason}", hint=f"give {FORMS}") from error
+        hint = OBJECTS if "Object arrays" in reason else f"give {FORMS}"
+        raise DataError(f"{path}: logits cannot be read: {reason}", hint=hint) from error
     raise DataError(f"{path} holds no logits", hint=f"give {FORMS}")
 
 

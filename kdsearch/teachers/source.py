@@ -106,13 +106,14 @@ def _masked_mean(states_BTH: Tensor, attention_mask_BT: Tensor) -> Tensor:
 # ---------------------------------------------------------------- finding and describing
 
 
-def resolve(model: str, base: Path) -> Path:
-    """The folder of a teacher: a directory relative to `base`, else a Hub id (``name@revision``), fetched."""
+def resolve(model: str, base: Path, *, key: str = "teacher.model") -> Path:
+    """The folder of `key`: a directory relative to `base`, or a Hub id (``name@revision``), fetched."""
     folder = base / Path(model).expanduser()
     if folder.is_dir():
         return folder.resolve()
     if not HUB_ID.fullmatch(model) or model.startswith("."):
-        raise DataError(f"teacher {model!r}: no such folder ({folder})", hint="check `teacher.model`")
+        owner = "teacher" if key == "teacher.model" else key
+        raise DataError(f"{owner} {model!r}: no such folder ({folder})", hint=f"check `{key}`")
     return _fetch(model)
 
 

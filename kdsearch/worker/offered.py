@@ -205,7 +205,7 @@ def _historical(file: StudyFile, number: int) -> Path | None:
     spec, length = file.spec.teachers[number], file.spec.teacher.max_length
     if spec.model is None:
         return None
-    folder = source.resolve(spec.model, file.base)
+    folder = source.resolve(spec.model, file.base, key=f"teachers[{number}].model")
     found = source.describe(folder)
     path = ("teachers", number, "model")
     if not found.classifies:
@@ -228,7 +228,7 @@ def _encoder(file: StudyFile, teacher: Teacher) -> tuple[Path | None, int | None
     name, path = file.spec.pretrained.encoder, ("pretrained", "encoder")
     if name is None:
         return None, None
-    folder = source.resolve(name, file.base)
+    folder = source.resolve(name, file.base, key="pretrained.encoder")
     shape = encoder_shape(folder)
     if file.spec.teacher.max_length > shape.max_positions:
         message = f"{name} reads {shape.max_positions} tokens, not {file.spec.teacher.max_length}"

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.text import Text
 from sqlalchemy import text
 
-from kdsearch.cli import answers, output
+from kdsearch.cli import answers, output, trial
 from kdsearch.core.records import Scores
 from kdsearch.store import reads, studies
 from kdsearch.store.connect import Store
@@ -331,3 +331,11 @@ def test_two_parameters_of_one_name_are_told_apart(store: Store, filled: str) ->
     params = {"joint_sum.learning_rate": 5e-5, "joint_sum.lambda": 0.5, "learning_rate": 1e-3}
     shown = answers.params_text(replace(row, params=params))
     assert shown == "joint_sum.learning_rate 5e-05, lambda 0.5, learning_rate 0.001"
+
+
+def test_the_accuracy_of_a_teacher_trained_beside_is_said_once(store: Store, filled: str) -> None:
+    study = reads.study(store.engine, "opinions")
+    row = reads.trial(store.engine, study.id, 1)
+    shown = trial._human(replace(study, quality_name="accuracy"), row, [])
+    line = next(str(part) for part in shown if "trained beside it" in str(part))
+    assert line.count("accuracy") == 1

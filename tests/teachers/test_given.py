@@ -105,6 +105,13 @@ def test_a_wrong_npz_is_an_error_that_says_how(tmp_path: Path, case: str) -> Non
         given.read_logits(write_npz(tmp_path / "logits.npz", **changed), LABELS)
 
 
+def test_texts_that_are_objects_are_told_how_to_become_texts(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "logits.npz", texts=np.asarray(TEXTS, dtype=object))
+    with pytest.raises(DataError) as error:
+        given.read_logits(path, LABELS)
+    assert "np.array(texts, dtype=str)" in (error.value.hint or "")
+
+
 @pytest.mark.parametrize(
     ("changed", "match"),
     [

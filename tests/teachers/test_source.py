@@ -317,3 +317,11 @@ def test_the_word_table_holds_the_teachers_vectors_under_compact_ids(encoder: Pa
 def test_a_word_table_without_anything_unknown_is_finite(encoder: Path) -> None:
     table = source.word_table(encoder, np.asarray([0, 2, 3], np.int64), 4)
     assert np.isfinite(table).all() and not table[:2].any()
+
+
+@pytest.mark.parametrize("key", ["teacher.model", "teachers[1].model", "pretrained.encoder"])
+def test_a_folder_that_is_not_there_is_told_by_its_key(tmp_path: Path, key: str) -> None:
+    with pytest.raises(DataError) as error:
+        source.resolve("./nowhere", tmp_path, key=key)
+    assert error.value.hint == f"check `{key}`"
+    assert key == "teacher.model" or error.value.what.startswith(key)
