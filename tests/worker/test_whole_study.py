@@ -130,7 +130,7 @@ def test_signals_of_other_texts_are_found_out(
 
     monkeypatch.setattr(signals, "lookup", shuffled)
     trained = ("finetune: {epochs: 1, learning_rate: 1e-3", "finetune: {epochs: 30, learning_rate: 3e-3")
-    with pytest.raises(VerificationError, match="cached logits"):
+    with pytest.raises(VerificationError, match="cached signals of row"):
         finish(write_study(trials=1, replace=trained))
     study = reads.study(store.engine, "tiny")
     assert "cached logits" in str(reads.preparation(store.engine, study.id).error)
