@@ -133,7 +133,7 @@ def test_signals_of_other_texts_are_found_out(
     with pytest.raises(VerificationError, match="cached signals of row"):
         finish(write_study(trials=1, replace=trained))
     study = reads.study(store.engine, "tiny")
-    assert "cached logits" in str(reads.preparation(store.engine, study.id).error)
+    assert "cached signals" in str(reads.preparation(store.engine, study.id).error)
 
 
 def _prepared(store: Store, name: str) -> Prepared:
