@@ -166,6 +166,62 @@ class TrialResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tried:
+    """A trial as the search sees it: what was known of it at one moment."""
+
+    number: int
+    config: TrialConfig
+    state: TrialState
+    latency_ms: float | None
+    """Under the study's objective; None where it was not measured yet."""
+    qualities: Mapping[int, float]
+    """Epoch (over all stages) -> quality on the validation pool; only scored epochs."""
+    quality: float | None = None
+    """Of the best epoch, once the trial is complete; None before, and where it never will be."""
+
+    def best_by(self, epoch: int) -> float | None:
+        """The best quality of the epochs up to this one; None where none of them was scored."""
+        return max((q for e, q in self.qualities.items() if e <= epoch), default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What was decided of a trial, and why: kept for whoever asks later."""
+
+    action: Literal["continue", "pause", "promote", "reject", "retry", "stop"]
+    rule: str
+    """The pruner, or ``latency``, ``size``, ``duplicate``, ``out_of_memory``, ``budget``, ``closed``."""
+    reason: str
+    """A sentence."""
+    epoch: int | None = None
+    """The rung; None where there is none."""
+    inputs: Mapping[str, float | int | str | None] = field(default_factory=dict)
+    """Every figure that was looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How sure a trial's quality and its place on the front are."""
+
+    number: int
+    quality: float
+    """Mean over seeds."""
+    low: float
+    high: float
+    """95 % interval of it: paired bootstrap over rows, and over seeds where there are several."""
+    on_front: float
+    """Share of the draws in which the trial is on the front."""
+    seeds: tuple[int, ...]
+
+    @property
+    def verdict(self) -> Literal["on the front", "tie", "behind"]:
+        """A tie is neither surely on the front nor surely behind it (95 %)."""
+        if self.on_front >= 0.95:
+            return "on the front"
+        return "behind" if self.on_front <= 0.05 else "tie"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failure:
     """Why a trial failed."""
 

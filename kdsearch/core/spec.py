@@ -120,7 +120,11 @@ class BudgetSpec(Frozen):
     """When the study ends; the only section that may change when a study is resumed."""
 
     trials: int = Field(default=40, ge=1, le=1_000_000)
+    epochs: int | None = Field(default=None, ge=1)
+    """Epochs of all trials together; repeats of finalists are not among them."""
     hours: float | None = Field(default=None, gt=0)
+    gpu_hours: float | None = Field(default=None, gt=0)
+    """Hours of all GPUs together in which a worker held a lease."""
     failed: int = Field(default=10, ge=0)
     """The study stops when more trials than this have failed."""
 
@@ -129,13 +133,58 @@ def _names(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+class RungsSpec(Frozen):
+    """Epochs at which trials are compared: first, first * factor, first * factor**2, ..."""
+
+    first: int = Field(default=1, ge=1)
+    factor: int = Field(default=3, ge=2)
+
+
+class PlateauSpec(Frozen):
+    """When the front has stopped growing."""
+
+    trials: int = Field(default=20, ge=1)
+    """Finished trials in a row that add too little."""
+    gain: float = Field(default=0.001, ge=0, lt=1)
+    """Share of the hypervolume that all of them together must add, at least."""
+
+
 class SearchSpec(Frozen):
-    """What proposes the next trial."""
+    """What proposes the next trial, and what stops one early."""
 
     sampler: str = "tpe"
+    pruner: str = "none"
+    """What stops trials early at rungs."""
+    rungs: RungsSpec = RungsSpec()
+    plateau: PlateauSpec | None = None
+    """None: the study goes on until its budget is spent."""
+    quality_floor: float | None = Field(default=None, ge=0, le=1)
+    """A student below this quality is worth nothing, however fast; None: that of always saying the most
+    frequent label."""
     seed: int = Field(default=17, ge=0, lt=2**31)
     presets: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     """Named sets of recipes that are tried first."""
+
+
+def _distinct(value: Any) -> Any:
+    if isinstance(value, list):
+        if len(set(map(repr, value))) < len(value):
+            raise wrong("the same seed stands twice", "distinct seeds")
+        return tuple(value)
+    return value
+
+
+class FinalistsSpec(Frozen):
+    """Who is trained again with further seeds, when the search has ended."""
+
+    max: int = Field(default=5, ge=1, le=100)
+    """Members of the front; the best `none` of each student type comes beside them."""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], BeforeValidator(_distinct)] = (
+        1,
+        2,
+        3,
+    )
+    """One more training each; `training.seed` is not trained again."""
 
 
 class StudySpec(Frozen):
@@ -158,3 +207,5 @@ class StudySpec(Frozen):
     latency: LatencySpec = LatencySpec()
     budget: BudgetSpec = BudgetSpec()
     search: SearchSpec = SearchSpec()
+    finalists: FinalistsSpec | None = None
+    """None: nobody is trained again, and intervals cover the choice of rows alone."""

@@ -40,7 +40,7 @@ _LATER: Mapping[type[BaseModel], frozenset[str]] = {
     SourceSpec: frozenset({"label_noise"}),
     TeacherSpec: frozenset({"joint"}),
     FinetuneSpec: frozenset({"label_smoothing", "select"}),
-    SearchSpec: frozenset({"presets"}),
+    SearchSpec: frozenset({"presets", "pruner", "rungs"}),
 }
 """Keys that the first version did not have: at their default the hash leaves them out, so that its studies
 can be resumed. A key that defaults to None is left out of the normalised form anyway."""
