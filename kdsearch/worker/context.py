@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -33,6 +33,34 @@ class WorkerOptions:
     """Shared by all workers of the host, so that nothing trains while latency is measured."""
     poll_s: float = 0.5
     lease_s: float = 60.0
+    checkpoint_s: float = 300.0
+    """A trial is stored at the end of every epoch, and in the middle of one this often."""
+    hang_s: float = 900.0
+    """A worker that makes no step for so long is taken to hang, and ended."""
+    outage_s: float = 3600.0
+    """How long a database or artifact store that is away is waited for."""
+    ended_by: Callable[[], int | None] | None = None
+    """Asked from another thread: the exit code once this process is to leave, None before that."""
+
+
+class Progress:
+    """Counts the steps of the worker's own thread, so that another one sees whether it makes any."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def step(self) -> None:
+        """Something was done."""
+        self.steps += 1
+
+    def asking(self, question: Callable[[], bool]) -> Callable[[], bool]:
+        """The same question; asking it is a step."""
+
+        def asked() -> bool:
+            self.step()
+            return question()
+
+        return asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +75,8 @@ class WorkerContext:
     worker_id: str
     lock: HostLock
     should_stop: Callable[[], bool]
+    progress: Progress = field(default_factory=Progress)
+    """Asking `should_stop` is a step, too."""
 
     @cached_property
     def plan(self) -> Plan:

@@ -41,7 +41,7 @@ from kdsearch.store.leases import Lease
 from kdsearch.store.optuna_storage import optuna_storage
 from kdsearch.store.studies import BudgetState
 from kdsearch.store.transactions import repeatable
-from kdsearch.worker.context import Stopped, WorkerContext, WorkerOptions
+from kdsearch.worker.context import Progress, Stopped, WorkerContext, WorkerOptions
 from kdsearch.worker.material import Material
 from kdsearch.worker.measuring import can_measure
 from kdsearch.worker.prepare import prepare
@@ -80,6 +80,8 @@ def open_context(
     """Look the study up and give this worker a name."""
     study = studies.find_study(store.engine, study_name)
     store = store.of_study(study.artifacts_url)
+    progress = Progress()
+    should_stop = progress.asking(should_stop)
     return WorkerContext(
         store=store,
         study=study,
@@ -89,6 +91,7 @@ def open_context(
         worker_id=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
         lock=_host_lock(options, should_stop),
         should_stop=should_stop,
+        progress=progress,
     )
 
 
