@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.arms import Spec, derived, load_spec, shrunk
+from benchmarks.arms import Spec, derived, shrunk
 from kdsearch.core.records import TrialConfig
 from kdsearch.search.plan import Plan
 from kdsearch.students import STUDENTS
@@ -72,11 +72,9 @@ def _different(plan: Plan, seed: int) -> Iterator[TrialConfig]:
             yield config
 
 
-def study_of(data: str, *, small: bool) -> Spec:
+def study_of(base: Spec, data: str) -> Spec:
     """The study that prepares a data set and whose space is drawn from; it runs one trial, the control."""
-    changes = {**DATA[data], "budget.trials": 1}
-    spec = derived(load_spec(STUDY), data, changes)
-    return shrunk_study(spec) if small else spec
+    return derived(base, data, {**DATA[data], "budget.trials": 1})
 
 
 def shrunk_study(spec: Spec) -> Spec:

@@ -61,6 +61,8 @@ class Teacher:
     p50_ms: float = np.nan
     p90_ms: float = np.nan
     size_mb: float = np.nan
+    num_params: int = 0
+    noisy: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

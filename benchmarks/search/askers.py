@@ -1,0 +1,141 @@
+"""Samplers, confined to the rows of a table.
+
+A sampler of Optuna's proposes in the whole space; its proposal is snapped to the nearest untried row, and the
+row's own parameters are what Optuna is told: the proposal itself is told as failed, which samplers leave out.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.trial import Trial, TrialState, create_trial
+
+from benchmarks.search.design import Draw
+from benchmarks.search.simulator import Asker
+from benchmarks.search.snapping import Snapper
+from kdsearch.core.records import TrialConfig, Tried
+from kdsearch.search.known import Known
+from kdsearch.search.plan import Plan
+
+DIRECTIONS = ("maximize", "minimize")
+ENDED = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+@dataclass
+class OptunaAsker:
+    """One of Optuna's samplers and the study that it looks at."""
+
+    sampler: BaseSampler
+    snapper: Snapper
+    log_latency: bool = False
+    """Whether Optuna is told the logarithm."""
+    numbers: dict[int, int] = field(default_factory=dict)
+    """Of a trial -> Optuna's own number of it."""
+
+    def __post_init__(self) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.study = optuna.create_study(directions=DIRECTIONS, sampler=self.sampler)
+
+    def ask(self, number: int, known: Known, untried: Sequence[int]) -> int:
+        """What the sampler proposes, snapped."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # which parts of Optuna are experimental
+            trial = self.study.ask()
+            proposed = self.snapper.plan.suggest(trial)
+        row = self.snapper.nearest(proposed, untried)
+        self._replace(trial, row, number)
+        return row
+
+    def _replace(self, trial: Trial, row: int, number: int) -> None:
+        """Optuna's trial gives way to one with the row's parameters; NSGA-II finds its generation there."""
+        attrs = self.study._storage.get_trial_system_attrs(trial._trial_id)
+        self.study.tell(trial, state=TrialState.FAIL)
+        self.begin(row, number, attrs)
+
+    def begin(self, row: int, number: int, attrs: dict[str, object] | None = None) -> None:
+        """A trial runs, whoever chose it."""
+        own = self.snapper.rows[row]
+        self.numbers[number] = len(self.study.get_trials(deepcopy=False))
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING,
+                params=dict(own.params),
+                distributions=dict(own.distributions),
+                system_attrs=attrs,
+            )
+        )
+
+    def tell(self, trial: Tried) -> None:
+        """As kdsearch tells Optuna: both objectives of what was trained to its end."""
+        values = None
+        if trial.state == "complete":
+            assert trial.quality is not None and trial.latency_ms is not None
+            latency = float(np.log(trial.latency_ms)) if self.log_latency else trial.latency_ms
+            values = (trial.quality, latency)
+        self.study.tell(self.numbers[trial.number], values, state=ENDED[trial.state])
+
+
+@dataclass(frozen=True)
+class Some:
+    """Fixes the student and the scheme of a random draw."""
+
+    draw: Draw
+    fixed: dict[str, object]
+
+    def suggest_categorical(self, name: str, choices: Sequence[object]) -> object:
+        """What is fixed, else at random."""
+        return self.fixed[name] if name in self.fixed else self.draw.suggest_categorical(name, choices)
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float:
+        """At random, unless it is fixed."""
+        if name in self.fixed:
+            return float(self.fixed[name])  # type: ignore[arg-type]
+        return self.draw.suggest_float(name, low, high, step=step, log=log)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        """At random, unless it is fixed."""
+        if name in self.fixed:
+            return int(self.fixed[name])  # type: ignore[call-overload, no-any-return]
+        return self.draw.suggest_int(name, low, high, step=step, log=log)
+
+
+@dataclass
+class Stratified:
+    """A study's first trials, one per scheme and student, before an asker has its say."""
+
+    asker: OptunaAsker
+    seed: int
+    pairs: list[dict[str, object]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        plan = self.asker.snapper.plan
+        self.pairs = [{"student": st, "scheme": sc} for sc in plan.schemes for st in plan.students]
+
+    def ask(self, number: int, known: Known, untried: Sequence[int]) -> int:
+        """A first trial, else the asker's."""
+        if number >= len(self.pairs):
+            return self.asker.ask(number, known, untried)
+        draw = Draw(np.random.default_rng([self.seed, 2, number]))
+        config = self.asker.snapper.plan.suggest(Some(draw, self.pairs[number]))
+        row = self.asker.snapper.nearest(config, untried)
+        self.asker.begin(row, number)
+        return row
+
+    def tell(self, trial: Tried) -> None:
+        """Handed on."""
+        self.asker.tell(trial)
+
+
+def drawn(plan: Plan, count: int, rng: np.random.Generator) -> list[TrialConfig]:
+    """Candidates from the whole space."""
+    return [plan.suggest(Draw(rng)) for _ in range(count)]
+
+
+__all__ = ["Asker", "OptunaAsker", "Stratified", "drawn"]
