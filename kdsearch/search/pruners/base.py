@@ -6,12 +6,14 @@ code decides in a study and in a replay of one. A paused trial keeps its checkpo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from kdsearch.core.records import Decision, Tried
 from kdsearch.core.spec import RungsSpec
+
+Figure: TypeAlias = float | int | str | None
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,13 @@ class Ladder:
             rungs.append(rung)
             rung *= spec.factor
         return cls(tuple(rungs), epochs, spec.factor)
+
+    def reached(self, trial: Tried) -> int | None:
+        """The last rung that lies at or before the trial's last scored epoch; None before the first one."""
+        last = max(trial.qualities, default=0)
+        return max(
+            (rung for rung in self.rungs if rung <= last and trial.best_by(rung) is not None), default=None
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +68,13 @@ class Pruner(Protocol):
     def promotions(self, situation: Situation) -> Sequence[tuple[int, Decision]]:
         """Paused trials that should go on (by number), the most promising first."""
         ...
+
+
+def keep_on(
+    rule: str, reason: str, *, epoch: int | None = None, inputs: Mapping[str, Figure] | None = None
+) -> Decision:
+    """The decision to go on."""
+    return Decision(action="continue", rule=rule, reason=reason, epoch=epoch, inputs=inputs or {})
 
 
 MakePruner: TypeAlias = Callable[[], Pruner]

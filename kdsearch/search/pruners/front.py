@@ -1,0 +1,82 @@
+"""`front`: pauses a trial only when even its forecast's upper bound stays under the staircase at its latency.
+
+Latency is known before training, so a trial ends on the front exactly if its final quality beats the best
+quality among the completed trials that are at most as slow. That number only rises; the forecast can be
+wrong, so a pause is no end: when the bound is above the staircase again, the trial is called back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kdsearch.core.pareto import staircase
+from kdsearch.core.records import Decision, Tried
+from kdsearch.search.forecast import LEVEL, Forecast, Forecaster
+from kdsearch.search.pruners.base import Figure, Situation, keep_on
+
+RULE = "front"
+MARGIN = 0.25
+"""Standard deviations by which a paused trial's bound must clear the staircase, lest it goes to and fro."""
+
+
+class FrontPruner:
+    """The safe rule: it needs ten completed trials, one of them of the same scheme and student."""
+
+    def judge(self, trial: Tried, situation: Situation) -> Decision:
+        """Pause what cannot reach the front any more."""
+        rung = situation.ladder.reached(trial)
+        if rung is None:
+            return keep_on(RULE, "no rung with a scored epoch is reached yet")
+        if trial.latency_ms is None:
+            return keep_on(RULE, "its latency is not known yet", epoch=rung)
+        others = [t for t in situation.tried if t.number != trial.number]
+        forecaster = Forecaster.of(others, rung)
+        if forecaster is None or not forecaster.knows(trial):
+            return keep_on(RULE, "too few trials like it went to their end for a forecast", epoch=rung)
+        forecast, bar = forecaster.forecast(trial), _bar(trial.latency_ms, others, situation.quality_floor)
+        words = f"at most {forecast.upper:.4f} is forecast and the front has {bar:.4f} at its latency"
+        inputs = _inputs(trial, rung, forecast, bar)
+        if forecast.upper > bar:
+            return keep_on(RULE, words, epoch=rung, inputs=inputs)
+        return Decision(action="pause", rule=RULE, reason=words, epoch=rung, inputs=inputs)
+
+    def promotions(self, situation: Situation) -> Sequence[tuple[int, Decision]]:
+        """Paused trials whose bound clears the staircase again, the clearest first."""
+        forecasters = {rung: Forecaster.of(situation.tried, rung) for rung in situation.ladder.rungs}
+        found: list[tuple[float, int, Decision]] = []
+        for trial in situation.tried:
+            rung = situation.ladder.reached(trial) if trial.state == "paused" else None
+            forecaster = forecasters[rung] if rung is not None else None
+            if rung is None or forecaster is None or trial.latency_ms is None or not forecaster.knows(trial):
+                continue
+            forecast = forecaster.forecast(trial)
+            bar = _bar(trial.latency_ms, situation.tried, situation.quality_floor)
+            if forecast.upper - bar > MARGIN * forecast.sd:
+                words = (
+                    f"up to {forecast.upper:.4f} is forecast now, above the front's {bar:.4f} at its latency"
+                )
+                inputs = _inputs(trial, rung, forecast, bar)
+                decision = Decision(action="promote", rule=RULE, reason=words, epoch=rung, inputs=inputs)
+                found.append((bar - forecast.upper, trial.number, decision))
+        return [(number, decision) for _, number, decision in sorted(found, key=lambda f: f[:2])]
+
+
+def _bar(latency_ms: float, tried: Sequence[Tried], floor: float) -> float:
+    """What a final quality must exceed to be worth anything."""
+    done = [t for t in tried if t.state == "complete" and t.quality is not None]
+    points = [(t.quality or 0.0, t.latency_ms) for t in done if t.latency_ms is not None]
+    return max(floor, staircase(points, latency_ms))
+
+
+def _inputs(trial: Tried, rung: int, forecast: Forecast, bar: float) -> dict[str, Figure]:
+    return {
+        "quality": trial.best_by(rung),
+        "latency_ms": trial.latency_ms,
+        "forecast_mean": forecast.mean,
+        "forecast_sd": forecast.sd,
+        "forecast_upper": forecast.upper,
+        "level": LEVEL,
+        "pace_offset": forecast.offset,
+        "num_completed": forecast.num_completed,
+        "staircase": bar,
+    }
