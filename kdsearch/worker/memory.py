@@ -30,6 +30,13 @@ def give_back() -> None:
         trim(0)
 
 
+def free(device: str) -> None:
+    """After an error for want of memory: what nobody refers to any more is really free."""
+    give_back()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+
+
 class PeakMemory:
     """The largest of all samples; on CUDA torch keeps it by itself."""
 

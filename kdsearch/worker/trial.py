@@ -1,32 +1,51 @@
 """One trial, from its configuration to its recorded result: measure, refuse or train, store.
 
-The latency is known before training, so a student that cannot fit the budget costs nothing.
+The latency is known before training, so a student that cannot fit the budget costs nothing. Whatever is put
+on record goes through `Delivery`: training waits for no database and no artifact store.
 """
 
 from __future__ import annotations
 
-import tempfile
+import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import structlog
+import torch
 
 from kdsearch.core.blobs import put_tree
-from kdsearch.core.records import EpochReport, Latency, Scores, TrialConfig, TrialResult
-from kdsearch.distill.fit import FitReport, FitSettings, fit
-from kdsearch.distill.stage import TRAJECTORY
-from kdsearch.store import leases
+from kdsearch.core.errors import LeaseLostError, StorageError
+from kdsearch.core.records import Decision, EpochReport, Failure, Latency, Scores, TrialConfig, TrialResult
+from kdsearch.distill.fit import FitReport, FitSettings, Keep, fit
+from kdsearch.distill.live import LiveTeacher
+from kdsearch.distill.stage import TRAJECTORY, Stage
 from kdsearch.store.leases import Lease
 from kdsearch.students.base import Student
 from kdsearch.students.building import save_student
 from kdsearch.worker.checkpoints import Checkpoints
 from kdsearch.worker.context import Stopped, WorkerContext
+from kdsearch.worker.delivery import Delivery
 from kdsearch.worker.material import Material
-from kdsearch.worker.memory import PeakMemory
+from kdsearch.worker.memory import PeakMemory, free
 from kdsearch.worker.preparing import array_bytes
 from kdsearch.worker.pulse import Pulse
 
 WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
+MOST_ACCUMULATED = 2
+"""A step that does not fit into the memory is taken in so many pieces, and then given up."""
+Judge = Callable[[EpochReport], Decision | None]
+"""Asked after every epoch but the last: a decision is put on record, and one to pause is carried out."""
+
+log = structlog.get_logger()
+
+
+def go_on(report: EpochReport) -> Decision | None:
+    """The judge that lets every trial go on."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -50,88 +69,256 @@ def constraints(context: WorkerContext, latency: Latency) -> dict[str, float]:
     return found
 
 
-def run_trial(material: Material, lease: Lease, pulse: Pulse) -> None:
-    """Bring one leased trial to its end, or give it back: to the next worker, or to one that may measure.
+def run_trial(
+    material: Material, lease: Lease, pulse: Pulse, delivery: Delivery, judge: Judge = go_on
+) -> None:
+    """Bring one leased trial to its end, pause it, or give it back: on record when this returns.
 
-    Raises LeaseLostError when another worker has it now.
+    Where the worker is to stop, what is not on record yet is on this disk, for a later worker. What goes
+    wrong with the trial is its failure. Raises LeaseLostError when another worker has it now, StorageError
+    when what it needs is away for longer than `outage_s` or not to be had, torch.AcceleratorError when the
+    device is lost to this process.
     """
-    try:
-        ended = _measure_and_train(material, lease, pulse)
-    except Stopped:
-        ended = False
-    if not ended:
-        leases.give_back(material.context.store.engine, lease)
+    trial, lost = _Trial(material, lease, pulse, delivery, judge), None
+    with pulse.running(lease):
+        try:
+            trial.run()
+        except Stopped:
+            delivery.send("give_back", lease)
+        except LeaseLostError:
+            raise
+        except StorageError:  # not the trial's fault: somebody goes on with it
+            delivery.send("give_back", lease)
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it was is the trial's failure
+            trial.fail(error)
+            lost = error if isinstance(error, torch.AcceleratorError) else None
+        delivery.settle()
+    if lost is not None:
+        raise lost
+    if delivery.refused(lease):
+        raise _lost(lease)
 
 
-def _measure_and_train(material: Material, lease: Lease, pulse: Pulse) -> bool:
-    """Whether the trial has come to its end."""
-    context = material.context
-    engine = context.store.engine
-    latency = lease.latency
-    if latency is None:
-        latency = material.latency(lease.config)
+def _lost(lease: Lease) -> LeaseLostError:
+    return LeaseLostError(
+        f"Worker {lease.worker_id} no longer holds trial {lease.number} (attempt {lease.attempt})",
+        hint="another worker goes on with it; nothing has to be done",
+    )
+
+
+class _Trial:
+    """One attempt at a trial."""
+
+    def __init__(
+        self, material: Material, lease: Lease, pulse: Pulse, delivery: Delivery, judge: Judge
+    ) -> None:
+        self.material, self.lease, self.pulse = material, lease, pulse
+        self.delivery, self.judge = delivery, judge
+        self.context = material.context
+        self.verdict: Decision | None = None
+        self.stored_rows = -1
+        self.checkpoints = Checkpoints(delivery, _owner(lease), lease.checkpoint, lease.previous_checkpoint)
+
+    def run(self) -> None:
+        """To its end, or as far as it goes now."""
+        latency = self._latency()
         if latency is None:  # it waits for a worker on the study's profile
-            return False
-        leases.record_latency(engine, lease, latency)
-    limits = constraints(context, latency)
-    if any(excess > 0 for excess in limits.values()):
-        leases.finish_rejected(engine, lease, limits)
-        return True
-    owner = f"study {context.study.id} trial {lease.number}"
-    checkpoints = Checkpoints(context.store.blobs, owner, lease.checkpoint)
-    trained = _train(material, lease, pulse, checkpoints)
-    if trained.report.stopped:
-        return False
-    leases.finish_complete(engine, lease, _store_result(material, trained), limits)
-    checkpoints.drop()
-    return True
+            self.delivery.send("give_back", self.lease)
+            return
+        limits = constraints(self.context, latency)
+        if any(excess > 0 for excess in limits.values()):
+            self._reject(limits, _too_much(limits))
+        else:
+            self._train_and_store(limits)
 
+    def _train_and_store(self, limits: dict[str, float]) -> None:
+        trained, said = None, ""
+        try:
+            trained = self._train()
+        except torch.OutOfMemoryError:
+            said = traceback.format_exc()
+        if trained is None:  # out here: the error would keep what filled the memory
+            free(self.context.options.device)
+            self._out_of_memory(limits, said)
+        elif trained.report.stopped:
+            self._let_go()
+        else:
+            values = {"result": asdict(self._result(trained)), "constraints": limits}
+            self.delivery.send("complete", self.lease, values, removes=self.checkpoints.kept)
 
-def _train(material: Material, lease: Lease, pulse: Pulse, checkpoints: Checkpoints) -> _Trained:
-    context, config = material.context, lease.config
-    peak = PeakMemory(context.options.device)
-    student = material.student(config).to(context.options.device)
-    stages = material.stages(config, student)
-    pools, signals = material.read(config).pools, material.signals(stages)
-    with context.lock.training() as let_measure:
-
-        def breathe() -> None:
-            peak.sample()
-            let_measure()
-
-        report = fit(
-            student,
-            stages,
-            pools=pools,
-            signals=signals,
-            validation=pools["validation"],
-            validation_signals=material.validation_signals,
-            settings=_settings(material, config),
-            on_epoch=_recorder(context, lease, checkpoints),
-            resume=checkpoints.read(),
-            breathe=breathe,
-            should_stop=lambda: context.should_stop() or pulse.lost,
-            live=material.live_teacher(config, stages),
+    def fail(self, error: Exception) -> None:
+        """The trial ends with an error."""
+        failure = Failure(
+            kind="exception", message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc()
         )
-    recorded = material.prepared.trajectory if TRAJECTORY in signals else None
-    teacher = recorded.scores if recorded is not None else report.teacher_scores
-    return _Trained(student, report, teacher, peak.megabytes)
+        log.error("trial failed", trial=self.lease.number, error=failure.message)
+        values = {"failure": asdict(failure)}
+        self.delivery.send("failed", self.lease, values, removes=self.checkpoints.kept)
+
+    # ---------------------------------------------------------------- before training
+
+    def _latency(self) -> Latency | None:
+        if self.lease.latency is not None:
+            return self.lease.latency
+        latency = self.delivery.patiently(lambda: self.material.latency(self.lease.config))
+        if latency is not None:
+            self.delivery.send("latency", self.lease, {"latency": latency.to_json()})
+        return latency
+
+    def _reject(self, limits: dict[str, float], decision: Decision) -> None:
+        values = {"constraints": limits, "decision": asdict(decision)}
+        self.delivery.send("rejected", self.lease, values, removes=self.checkpoints.kept)
+
+    # ---------------------------------------------------------------- training
+
+    def _train(self) -> _Trained:
+        material, config, device = self.material, self.lease.config, self.context.options.device
+        peak = PeakMemory(device)
+        student, stages, live = self.delivery.patiently(self._what_to_train)
+        pools, signals = material.read(config).pools, material.signals(stages)
+        resume = self.delivery.patiently(self.checkpoints.read)
+        with self.context.lock.training() as let_measure:
+
+            def breathe() -> None:
+                self.context.progress.step()
+                peak.sample()
+                let_measure()
+
+            report = fit(
+                student,
+                stages,
+                pools=pools,
+                signals=signals,
+                validation=pools["validation"],
+                validation_signals=material.validation_signals,
+                settings=_settings(material, config, accumulate=self.lease.accumulate),
+                on_epoch=self._finished_epoch,
+                resume=resume,
+                breathe=breathe,
+                should_stop=self._should_stop,
+                live=live,
+                keep=Keep(every_s=self.context.options.checkpoint_s, put=self._keep),
+            )
+        recorded = material.prepared.trajectory if TRAJECTORY in signals else None
+        teacher = recorded.scores if recorded is not None else report.teacher_scores
+        return _Trained(student, report, teacher, peak.megabytes)
+
+    def _what_to_train(self) -> tuple[Student, tuple[Stage, ...], LiveTeacher | None]:
+        """Read from the artifact store once per worker, and again after it was away."""
+        material, config = self.material, self.lease.config
+        student = material.student(config).to(self.context.options.device)
+        stages = material.stages(config, student)
+        material.signals(stages)
+        return student, stages, material.live_teacher(config, stages)
+
+    def _should_stop(self) -> bool:
+        return (
+            self.context.should_stop()
+            or self.verdict is not None
+            or self.pulse.out_of_time
+            or self.delivery.broken
+            or self._is_lost()
+        )
+
+    def _is_lost(self) -> bool:
+        return self.pulse.lost or self.delivery.refused(self.lease)
+
+    def _finished_epoch(self, report: EpochReport, state: bytes) -> None:
+        sha256 = self.checkpoints.put(state)
+        values = {"report": asdict(report), "checkpoint": sha256}
+        self.delivery.send("epoch", self.lease, values, removes=self.checkpoints.followed_by(sha256))
+        self.stored_rows = report.rows_seen
+        if report.epoch < self.lease.config.epochs:
+            self._judge(report)
+
+    def _judge(self, report: EpochReport) -> None:
+        try:
+            decision = self.judge(report)
+        except StorageError as error:  # it goes on until the next rung
+            log.warning("not judged", trial=self.lease.number, epoch=report.epoch, error=error.what)
+            return
+        if decision is not None and decision.action == "pause":
+            self.verdict = decision
+        elif decision is not None:
+            self.delivery.send("decision", self.lease, {"decision": asdict(decision)})
+
+    def _keep(self, state: bytes, progress: Any) -> None:
+        """A checkpoint in the middle of an epoch; none where the one at its beginning is the same."""
+        if progress.rows_seen == self.stored_rows or self._is_lost():
+            return
+        self.stored_rows = progress.rows_seen
+        sha256 = self.checkpoints.put(state)
+        values = {"checkpoint": sha256, "epochs_run": progress.epochs_run}
+        self.delivery.send("checkpoint", self.lease, values, removes=self.checkpoints.followed_by(sha256))
+
+    # ---------------------------------------------------------------- after training
+
+    def _let_go(self) -> None:
+        """Training stopped before its end, with its checkpoint: why decides where the trial goes."""
+        if self._is_lost():
+            raise _lost(self.lease)
+        if self.verdict is not None:
+            self.delivery.send("pause", self.lease, {"decision": asdict(self.verdict)})
+        elif self.pulse.out_of_time:
+            spent = Decision(action="pause", rule="budget", reason="the study has spent its hours")
+            self.delivery.send("pause", self.lease, {"decision": asdict(spent)})
+        else:
+            self.delivery.send("give_back", self.lease)
+
+    def _out_of_memory(self, limits: dict[str, float], said: str) -> None:
+        device, tried = self.context.options.device, self.lease.accumulate
+        inputs: dict[str, float | int | str | None] = {
+            "device": device,
+            "batch_size": self.lease.config.batch_size,
+            "accumulate": tried,
+        }
+        full = f"a batch does not fit into the memory of {device}"
+        if tried >= MOST_ACCUMULATED:
+            reason = f"{full}, in {tried} pieces neither"
+            too_large = Decision(action="reject", rule="out_of_memory", reason=reason, inputs=inputs)
+            self._reject({**limits, "memory": 1.0}, too_large)
+            return
+        reason = f"{full}: once more in {MOST_ACCUMULATED} pieces"
+        again = Decision(action="retry", rule="out_of_memory", reason=reason, inputs=inputs)
+        values = {"decision": asdict(again), "accumulate": MOST_ACCUMULATED, "traceback": said}
+        self.delivery.send("retry_smaller", self.lease, values)
+
+    def _result(self, trained: _Trained) -> TrialResult:
+        student, report = trained.student, trained.report
+        assert report.best_scores is not None, "a training that was not stopped has scored an epoch"
+        student.load_state_dict(report.best_state)
+        with TemporaryDirectory(prefix="kdsearch-student-") as folder:
+            save_student(student.cpu(), Path(folder), self.material.prepared.labels)
+            artifact = put_tree(self.delivery, Path(folder))
+        return TrialResult(
+            scores=report.best_scores,
+            best_epoch=report.best_epoch,
+            epochs_run=report.epochs_run,
+            rows_seen=report.rows_seen,
+            train_seconds=report.seconds,
+            artifact=artifact,
+            validation_logits=self.delivery.put(array_bytes(report.validation_logits_NC)),
+            teacher=trained.teacher,
+            peak_memory_mb=trained.peak_memory_mb,
+        )
 
 
-def _recorder(
-    context: WorkerContext, lease: Lease, checkpoints: Checkpoints
-) -> Callable[[EpochReport, bytes], None]:
-    """Puts each epoch on record; of the checkpoints, which a joint teacher makes large, the newest stays."""
-
-    def finished_epoch(report: EpochReport, state: bytes) -> None:
-        sha256 = checkpoints.put(state)
-        leases.record_epoch(context.store.engine, lease, report, sha256)
-        checkpoints.supersede(sha256)
-
-    return finished_epoch
+def _owner(lease: Lease) -> str:
+    """Whose checkpoints these are."""
+    repeat = f" repeat {lease.repeat}" if lease.repeat else ""
+    return f"study {lease.study_id} trial {lease.number}{repeat}"
 
 
-def _settings(material: Material, config: TrialConfig) -> FitSettings:
+def _too_much(limits: dict[str, float]) -> Decision:
+    name = max(limits, key=lambda one: limits[one])
+    rule = {"latency_ms": "latency", "size_mb": "size"}[name]
+    unit = {"latency_ms": "ms", "size_mb": "MB"}[name]
+    reason = f"{limits[name]:.3g} {unit} above the ceiling, known before training"
+    return Decision(action="reject", rule=rule, reason=reason, inputs=dict(limits))
+
+
+def _settings(material: Material, config: TrialConfig, *, accumulate: int) -> FitSettings:
     return FitSettings(
         learning_rate=config.learning_rate,
         batch_size=config.batch_size,
@@ -144,24 +331,5 @@ def _settings(material: Material, config: TrialConfig) -> FitSettings:
         labels=material.prepared.labels,
         device=material.context.options.device,
         pad_id=material.read(config).stored.pad_id,
-    )
-
-
-def _store_result(material: Material, trained: _Trained) -> TrialResult:
-    blobs, student, report = material.context.store.blobs, trained.student, trained.report
-    assert report.best_scores is not None, "a training that was not stopped has scored an epoch"
-    student.load_state_dict(report.best_state)
-    with tempfile.TemporaryDirectory(prefix="kdsearch-student-") as folder:
-        save_student(student.cpu(), Path(folder), material.prepared.labels)
-        artifact = put_tree(blobs, Path(folder))
-    return TrialResult(
-        scores=report.best_scores,
-        best_epoch=report.best_epoch,
-        epochs_run=report.epochs_run,
-        rows_seen=report.rows_seen,
-        train_seconds=report.seconds,
-        artifact=artifact,
-        validation_logits=blobs.put(array_bytes(report.validation_logits_NC)),
-        teacher=trained.teacher,
-        peak_memory_mb=trained.peak_memory_mb,
+        accumulate=accumulate,
     )
