@@ -22,7 +22,15 @@ from kdsearch.cli import answers, live, output
 from kdsearch.cli.fleet import Fleet, command_line
 from kdsearch.cli.options import Options, child_environment
 from kdsearch.cli.study import FileArgument
-from kdsearch.cli.worker import DeviceOption, ThreadsOption, checked_device
+from kdsearch.cli.worker import (
+    HANG_S,
+    OUTAGE_S,
+    DeviceOption,
+    HangOption,
+    OutageOption,
+    ThreadsOption,
+    checked_device,
+)
 from kdsearch.core.errors import (
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
@@ -71,6 +79,8 @@ def run(
     device: DeviceOption = "auto",
     gpus: GpusOption = None,
     threads: ThreadsOption = 1,
+    hang_after: HangOption = HANG_S,
+    outage: OutageOption = OUTAGE_S,
 ) -> None:
     """Run a study file to its end, or go on with it.
 
@@ -88,7 +98,8 @@ def run(
         name = _created(options, file, store, stop, resume)
         fleet = Fleet(name, folder=store.home / "logs" / name, environment=child_environment(store))
         try:
-            fleet.start(devices, threads=threads)
+            patience = ["--hang-after", str(hang_after), "--outage", str(outage)]
+            fleet.start(devices, threads=threads, options=patience)
             _watch(store, name, fleet, stop, options)
         finally:
             fleet.kill()
@@ -162,7 +173,11 @@ def _watch(store: Store, name: str, fleet: Fleet, stop: Stop, options: Options) 
     lost: set[int] = set()
     drained = False
     with live.display(quiet=options.quiet) as display:
-        while fleet.alive:
+        while True:
+            for death in () if stop.count else fleet.tend(store.engine):
+                display.say(death)
+            if not fleet.alive:
+                break
             _show(store, name, display)
             if stop.count and not drained:
                 drained = True
@@ -172,7 +187,7 @@ def _watch(store: Store, name: str, fleet: Fleet, stop: Stop, options: Options) 
                 fleet.kill()
                 return
             for worker in fleet.workers:
-                if worker.exit_code and worker.number not in lost and not stop.count:
+                if worker.exit_code and not worker.death and worker.number not in lost and not stop.count:
                     lost.add(worker.number)
                     display.say(
                         f"worker {worker.number} ended with exit code {worker.exit_code}: {worker.log}"

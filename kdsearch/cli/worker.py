@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import re
 import signal
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,16 +38,57 @@ PrepareThreadsOption = Annotated[
 ]
 
 
+HangOption = Annotated[
+    float,
+    typer.Option(
+        "--hang-after",
+        min=1,
+        metavar="SECONDS",
+        help="A worker that makes no step for so long is ended; its trial goes on in another one.",
+    ),
+]
+OutageOption = Annotated[
+    float,
+    typer.Option(
+        "--outage",
+        min=0,
+        metavar="SECONDS",
+        help="How long a database or artifact store that is away is waited for.",
+    ),
+]
+HANG_S = 900.0
+OUTAGE_S = 3600.0
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 class StopSignals:
     """Turns the first SIGINT or SIGTERM into a question that answers yes; the second ends the process."""
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._early: int | None = None
+        self._woken: int | None = None
 
     def listen(self) -> None:
         """Take the signals over from now on."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        self._woken, wake = os.pipe()
+        for descriptor in (self._woken, wake):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        for number in STOPPING:
             signal.signal(number, self._receive)
+
+    def seen(self) -> int | None:
+        """The exit code after a signal, None before: for another thread, and at once.
+
+        While the main thread is inside a library, Python does not call `_receive`; the pipe knows.
+        """
+        if self._early is None and self._woken is not None:
+            with suppress(BlockingIOError):
+                numbers = [number for number in os.read(self._woken, 64) if number in STOPPING]
+                self._early = next(iter(numbers), None)
+        number = self.received if self._early is None else self._early
+        return None if number is None else _exit_code(number)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
@@ -54,14 +98,25 @@ class StopSignals:
     @property
     def exit_code(self) -> int:
         """130 after SIGINT, 143 after the others, 0 after none."""
-        if self.received is None:
-            return 0
-        return EXIT_INTERRUPTED if self.received == signal.SIGINT else EXIT_TERMINATED
+        return 0 if self.received is None else _exit_code(self.received)
+
+
+def _exit_code(number: int) -> int:
+    return EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED
 
 
 def stop_question(signals: StopSignals, parent: int | None) -> Callable[[], bool]:
     """What a worker asks before every step: was there a signal, is the parent gone?"""
-    return lambda: signals.received is not None or (parent is not None and os.getppid() != parent)
+    return lambda: signals.received is not None or _is_gone(parent)
+
+
+def leave_question(signals: StopSignals, parent: int | None) -> Callable[[], int | None]:
+    """The exit code once it is to leave, None before: what another thread of the worker asks."""
+    return lambda: EXIT_TERMINATED if _is_gone(parent) else signals.seen()
+
+
+def _is_gone(parent: int | None) -> bool:
+    return parent is not None and os.getppid() != parent
 
 
 def checked_device(device: str) -> str:
@@ -96,6 +151,8 @@ def start(
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
     prepare_threads: PrepareThreadsOption = None,
+    hang_after: HangOption = HANG_S,
+    outage: OutageOption = OUTAGE_S,
     parent: Annotated[
         int | None, typer.Option("--parent", hidden=True, help="Stop when this process is gone.")
     ] = None,
@@ -107,6 +164,7 @@ def start(
 
     Example: KDSEARCH_STORAGE=postgresql://db/kd kdsearch worker start --study sms-spam
     """
+    faulthandler.enable()  # a crash inside a library says where
     signals = StopSignals()
     signals.listen()
     output.log_to_stderr()
@@ -114,7 +172,12 @@ def start(
     with options.store() as store:
         from kdsearch.worker.loop import work
 
-        how = _options_of(_present_device(wanted), threads, prepare_threads or threads)
+        how = replace(
+            _options_of(_present_device(wanted), threads, prepare_threads or threads),
+            hang_s=hang_after,
+            outage_s=outage,
+            ended_by=leave_question(signals, parent),
+        )
         outcome = work(store, study, options=how, should_stop=stop_question(signals, parent))
     if outcome == "stopped" and signals.received is not None:
         raise typer.Exit(signals.exit_code)
