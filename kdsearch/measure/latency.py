@@ -30,6 +30,8 @@ Encode: TypeAlias = Callable[[list[str]], tuple[IntArray, IntArray]]
 """Texts -> (input ids (B, T), attention mask (B, T)), padded to the longest of them."""
 LOCK_TIMEOUT_S = 30.0
 TRIES = 3
+LONGEST_MS, LONGEST_SHARE = 1000.0, 50.0
+"""A query of more than a second that takes fifty times as long as the usual one did not run undisturbed."""
 MOST_QUERIES = 1000
 """Distinct queries; they are repeated in the same order for as long as the protocol asks."""
 
@@ -41,6 +43,15 @@ class _Times:
     queries: list[float]
     tokenise: list[float]
     seconds: float
+
+    @property
+    def undisturbed(self) -> bool:
+        """Whether the queries explain the time that they took: a process that was stopped for a while, and
+        whatever trained on this host meanwhile, shows as one query, or a gap between two, of seconds.
+        """
+        usual = percentile(self.queries, 0.50)
+        gap = 1e3 * self.seconds - sum(self.queries)
+        return max(*self.queries, gap) <= max(LONGEST_MS, LONGEST_SHARE * usual)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -110,11 +121,14 @@ def _time(
 def _time_alone(
     run: Runner, encode: Encode, queries: list[list[str]], spec: LatencySpec, lock: HostLock
 ) -> tuple[_Times, bool]:
-    """Times, and whether the host was ours alone; without it only when it could not be had at all."""
+    """Times, and whether the host was ours alone all the while; otherwise only when it could not be had."""
     for remaining in range(TRIES - 1, -1, -1):
         with lock.measuring(LOCK_TIMEOUT_S) as alone:
             if alone or not remaining:
-                return _time(run, encode, queries, spec, lock.interrupt), alone
+                times = _time(run, encode, queries, spec, lock.interrupt)
+                quiet = alone and times.undisturbed
+                if quiet or not remaining:
+                    return times, quiet
     raise AssertionError("the last try measures in any case")
 
 
@@ -127,7 +141,10 @@ def measure_latency(
     *,
     seed: int = 0,
 ) -> Latency:
-    """Convert the module, then time it under the host lock. `noisy` says that the lock was not to be had."""
+    """Convert the module, then time it under the host lock.
+
+    `noisy` says that the lock was not to be had, or that something stopped this process meanwhile.
+    """
     prepared = RUNTIMES[spec.runtime].prepare(module, spec)
     queries = query_texts(texts, spec.batch_size, seed)
     times, alone = _time_alone(prepared.run, encode, queries, spec, lock)

@@ -18,9 +18,11 @@ from typing import Any, TypeVar
 
 import structlog
 
-from kdsearch.core.errors import ArtifactError, LeaseLostError, StorageError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from kdsearch.core.errors import ArtifactError, KdsearchError, LeaseLostError, StorageError
 from kdsearch.store.leases import Lease
-from kdsearch.store.transactions import UnavailableError
+from kdsearch.store.transactions import UnavailableError, without_secrets
 from kdsearch.worker.context import Stopped, WorkerContext
 from kdsearch.worker.parcels import Parcel
 from kdsearch.worker.spool import Spool, abandoned, spool_folder
@@ -45,11 +47,18 @@ class _Sent:
     letter: str | None
 
 
-def is_away(error: Exception) -> bool:
+def is_away(error: BaseException) -> bool:
     """Whether it may be otherwise in a while; what is missing or damaged is not mended by waiting."""
-    return isinstance(error, UnavailableError) or (
-        isinstance(error, ArtifactError) and error.__cause__ is not None
-    )
+    if isinstance(error, KdsearchError):
+        is_store = isinstance(error, ArtifactError) and error.__cause__ is not None
+        return is_store or isinstance(error, UnavailableError)
+    if isinstance(error, DBAPIError):  # Optuna's own tables speak SQLAlchemy
+        return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+    return error.__cause__ is not None and is_away(error.__cause__)
+
+
+def _first_line(error: BaseException) -> str:
+    return without_secrets(str(error).partition("\n")[0])
 
 
 def _holder(lease: Lease) -> tuple[object, ...]:
@@ -66,18 +75,22 @@ class Delivery:
         self._queue: deque[_Sent] = deque()
         self._changed = threading.Condition()
         self._refused: set[tuple[object, ...]] = set()
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._closed = threading.Event()
         self._taken: list[Spool] = []
 
     @contextmanager
     def delivering(self) -> Iterator[Delivery]:
-        """Deliver from now until the block ends; what is left then stays on disk."""
+        """Deliver from now until the block ends, and first what others left; what is left then stays on disk.
+
+        Raises what `check` raises.
+        """
         self._spool = self._own_spool()
         self._adopt()
         thread = threading.Thread(target=self._deliver_for_ever, name="kdsearch-delivery", daemon=True)
         thread.start()
         try:
+            self.settle()
             yield self
         finally:
             self._closed.set()
@@ -189,13 +202,13 @@ class Delivery:
         while True:
             try:
                 return do()
-            except StorageError as error:
+            except Exception as error:
                 wait_s = patience.next_wait() if is_away(error) else None
                 if wait_s is None:
                     raise
                 if self._context.should_stop():
                     raise Stopped from error
-                log.warning("trying again", error=error.what)
+                log.warning("trying again", error=_first_line(error))
                 self._pause(wait_s)
 
     def _pause(self, seconds: float) -> None:
@@ -214,13 +227,13 @@ class Delivery:
             try:
                 self._deliver(sent)
                 patience = _Patience(self._context.options.outage_s)
-            except Exception as error:  # noqa: BLE001 - the worker hears of it: it would wait for ever
+            except BaseException as error:  # noqa: BLE001 - the worker hears of it: it would wait for ever
                 self._wait_out(error, patience, sent)
 
-    def _wait_out(self, error: Exception, patience: _Patience, sent: _Sent) -> None:
+    def _wait_out(self, error: BaseException, patience: _Patience, sent: _Sent) -> None:
         wait_s = patience.next_wait() if is_away(error) else None
         if wait_s is not None:
-            log.warning("not delivered yet, trying again", what=sent.parcel.kind, error=str(error))
+            log.warning("not delivered yet, trying again", what=sent.parcel.kind, error=_first_line(error))
             self._closed.wait(wait_s)
             return
         with self._changed:
