@@ -90,6 +90,11 @@ def _batches(
     return [batches[i] for i in order]
 
 
+def micro_batches(rows: IntArray, count: int) -> list[IntArray]:
+    """The rows of one batch, in order, in at most `count` parts of about equal size, none of them empty."""
+    return np.array_split(rows, max(1, min(count, len(rows))))
+
+
 def eval_batches(pool: TokenPool, batch_size: int) -> list[IntArray]:
     """Every row once, sorted by length, so that there is hardly any padding."""
     order = np.argsort(pool.lengths, kind="stable").astype(np.int64)

@@ -1,61 +1,39 @@
-"""The one training loop: stages, epochs, batches, turns, read from top to bottom.
+"""The one training loop: stages and epochs, read from top to bottom; what an epoch does is `distill.epoch`.
 
 Notable:
 - Students and teachers alike: anything that maps (input_ids, attention_mask) to `Output`.
-- A turn is a forward pass, one backward pass through the sum of its terms, and one step. Whom a term
-  teaches is decided by what it detaches, nowhere else.
 - Same settings, same weights: order of data and dropout depend on (seed, epoch) alone.
-- A checkpoint after every epoch; resumed equals uninterrupted, bit for bit on the CPU.
-- Nothing is read back from the device within an epoch.
+- A checkpoint after every epoch, and between steps where asked for; resumed from any of them equals
+  uninterrupted, bit for bit on the CPU.
 - Losses and scores in float32; the forward pass is bfloat16 on CUDA.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
 from kdsearch.core.errors import KdsearchError
 from kdsearch.core.records import EpochReport, Scores
-from kdsearch.data.batches import Output, collate, epoch_batches
 from kdsearch.data.tokens import TokenPool
 from kdsearch.distill import checkpoint
 from kdsearch.distill.checkpoint import Best, Progress
+from kdsearch.distill.epoch import AskedToStop, Epoch, Keep, Training
 from kdsearch.distill.examples import Arrays, Examples, gather
-from kdsearch.distill.live import VALIDATION, LiveTeacher, TeacherInTraining, seed_of
-from kdsearch.distill.optimizer import Learner, Optimizer, Schedule, ScheduleKind
-from kdsearch.distill.stage import HISTORICAL, LIVE, TEACHER, Joint, Seen, Stage, Term
+from kdsearch.distill.live import VALIDATION, LiveTeacher, TeacherInTraining
+from kdsearch.distill.optimizer import Learner, Optimizer, Schedule
+from kdsearch.distill.settings import FitSettings
+from kdsearch.distill.stage import HISTORICAL, TEACHER, Joint, Stage
 from kdsearch.measure.quality import score
 from kdsearch.teachers.signals import compute_logits
 
+__all__ = ["FitReport", "FitSettings", "Keep", "fit", "validate"]
+
 FloatArray = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitSettings:
-    """How to train; equal settings give equal weights on the same machine."""
-
-    learning_rate: float
-    batch_size: int
-    seed: int
-    objective: str
-    """The quality to score, e.g. ``accuracy`` or ``f1:spam``."""
-    labels: tuple[str, ...]
-    pad_id: int
-    device: str = "cpu"
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    schedule: ScheduleKind = "linear"
-    """Over the rows of all stages."""
-    select: Literal["quality", "nll"] = "quality"
-    """What makes an epoch the best; the other one breaks ties, then the earlier epoch wins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,32 +47,13 @@ class FitReport:
     best_epoch: int
     epochs_run: int
     rows_seen: int
+    """In these epochs."""
     validation_logits_NC: FloatArray = field(repr=False)
     """Of the best epoch, in the validation pool's order."""
     stopped: bool
     seconds: float
     teacher_scores: Scores | None = None
     """Of the jointly trained teacher after its last step; None if there is none, or if stopped."""
-
-
-@dataclass(frozen=True)
-class _Training:
-    """What stays the same from the first step to the last."""
-
-    module: nn.Module
-    learned: nn.ModuleList
-    """What terms learn for themselves."""
-    teacher: TeacherInTraining | None
-    optimizer: Optimizer
-    settings: FitSettings
-    breathe: Callable[[], None]
-    should_stop: Callable[[], bool]
-
-    @property
-    def state(self) -> tuple[nn.Module, torch.optim.Optimizer, dict[str, nn.Module]]:
-        """All that changes from step to step: the module, the optimizer, and what is trained beside it."""
-        beside = {"learned": self.learned, **({"teacher": self.teacher} if self.teacher else {})}
-        return self.module, self.optimizer.adamw, beside
 
 
 def fit(
@@ -111,29 +70,31 @@ def fit(
     breathe: Callable[[], None],
     should_stop: Callable[[], bool],
     live: LiveTeacher | None = None,
+    keep: Keep | None = None,
 ) -> FitReport:
     """Train a module through all stages and keep its best scored epoch.
 
     `signals` holds each signal's arrays by pool (`TRAJECTORY`: visits first); `validation_signals` may hold
     `TEACHER` and `HISTORICAL` for agreement and coverage. `live` is asked for by joint stages and is trained.
-    `on_epoch` gets each epoch's report and checkpoint; `resume` is such a checkpoint. `should_stop` is asked
-    before every step: True ends the training, and what the last checkpoint has not, is lost.
+    `on_epoch` gets each epoch's report and checkpoint, `keep` those in between; `resume` is any of them.
+    `breathe` is called before every forward pass. `should_stop` is asked before every step, and with `keep`
+    before every batch of a validation: True ends the training. Without `keep` what the last checkpoint has
+    not, is lost then; with it, nothing is.
     """
-    training = _begin(module, stages, pools, live, settings, breathe, should_stop)
+    training = _begin(module, stages, pools, live, settings, breathe, should_stop, keep)
     progress = checkpoint.load(resume, *training.state) if resume else Progress()
-    for stage, examples in _epochs(stages, pools, signals, settings, skip=progress.epochs_run):
-        started = time.perf_counter()
-        losses = _train_epoch(training, stage, examples, progress)
-        if losses is None:
-            return _report(progress, stopped=True)
-        scored = None
-        if stage.scored:
-            scored = _validate(training, validation, validation_signals, progress.epochs_run + 1)
-        seconds = time.perf_counter() - started
-        progress = _advance(progress, stage, scored, settings, seconds=seconds)
-        report = _epoch_report(stage, progress, losses, scored, seconds=seconds)
-        on_epoch(report, checkpoint.dump(progress, *training.state))
-    return _report(progress, stopped=False, teacher_scores=_teacher_scores(training, live))
+    try:
+        for stage, examples in _epochs(stages, pools, signals, settings, skip=progress.epochs_run):
+            epoch = Epoch(training, stage, examples, progress)
+            losses = epoch.train()
+            scored = _validate(training, epoch, validation, validation_signals) if stage.scored else None
+            seconds = epoch.seconds
+            progress = _advance(progress, stage, scored, settings, seconds=seconds)
+            report = _epoch_report(stage, progress, losses, scored, seconds=seconds)
+            on_epoch(report, checkpoint.dump(progress, *training.state))
+        return _report(progress, stopped=False, teacher_scores=_teacher_scores(training, live))
+    except AskedToStop:
+        return _report(progress, stopped=True)
 
 
 def _begin(
@@ -144,7 +105,8 @@ def _begin(
     settings: FitSettings,
     breathe: Callable[[], None],
     should_stop: Callable[[], bool],
-) -> _Training:
+    keep: Keep | None,
+) -> Training:
     _check(stages)
     module.to(settings.device)
     learned = nn.ModuleList(
@@ -155,7 +117,7 @@ def _begin(
     teacher = _teacher(stages[0], pools, live, settings)
     total_rows = sum(stage.epochs * stage.rows_per_epoch for stage in stages)
     optimizer = _optimizer(module, learned, teacher, joint, settings, total_rows)
-    return _Training(module, learned, teacher, optimizer, settings, breathe, should_stop)
+    return Training(module, learned, teacher, optimizer, settings, breathe, should_stop, keep)
 
 
 def _check(stages: Sequence[Stage]) -> None:
@@ -225,105 +187,28 @@ def _epochs(
         skip = max(0, skip - stage.epochs)
 
 
-def _train_epoch(
-    training: _Training, stage: Stage, examples: Examples, progress: Progress
-) -> dict[str, float] | None:
-    """One epoch; the mean of each weighted term over its rows, or None if asked to stop."""
-    settings, rows_seen = training.settings, progress.rows_seen
-    torch.manual_seed(seed_of(f"{settings.seed}/{progress.epochs_run}"))
-    module, _, beside = training.state
-    for trained in (module, *beside.values()):
-        trained.train()
-    sums_K = torch.zeros(len(stage.all_terms), device=settings.device)
-    batches = epoch_batches(
-        examples.pool.lengths,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        epoch=progress.epochs_run,
-        rows=stage.rows_per_epoch,
-        whole_passes=stage.follows_training,
-    )
-    for rows in batches:
-        if training.should_stop():
-            return None
-        training.breathe()
-        losses = [
-            _turn(training, examples, terms, rows, rows_seen, turn)
-            for turn, terms in enumerate((stage.terms, stage.then))
-            if terms
-        ]
-        sums_K += torch.cat(losses) * len(rows)
-        rows_seen += len(rows)
-    return _mean_losses(stage, sums_K, epoch=progress.epochs_run + 1)
-
-
-def _turn(
-    training: _Training,
-    examples: Examples,
-    terms: Sequence[Term],
-    rows: npt.NDArray[np.int64],
-    rows_seen: int,
-    turn: int,
-) -> Tensor:
-    """One step on some rows; each weighted term."""
-    needs = frozenset(name for term in terms for name in term.needs)
-    seen = _forward(training, examples, needs, rows, rows_seen, turn)
-    weighted_K = torch.stack([term.weight * term.loss(seen) for term in terms])
-    if weighted_K.requires_grad:  # not so in a teacher's turn once it stands still
-        weighted_K.sum().backward()
-        training.optimizer.step(rows_seen + len(rows) / 2)
-    return weighted_K.detach()
-
-
-def _forward(
-    training: _Training,
-    examples: Examples,
-    needs: frozenset[str],
-    rows: npt.NDArray[np.int64],
-    rows_seen: int,
-    turn: int,
-) -> Seen:
-    settings = training.settings
-    batch = collate(examples.pool, rows, pad_id=settings.pad_id, device=settings.device)
-    kind = torch.device(settings.device).type
-    with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda"):
-        output: Output = training.module(batch.input_ids_BT, batch.attention_mask_BT)
-    signals = {name: examples.look_up(name, batch.rows_B, rows_seen) for name in needs - {LIVE}}
-    if LIVE in needs and training.teacher is not None:
-        signals[LIVE] = training.teacher(rows, rows_seen, turn)
-    return Seen(
-        logits_BC=output.logits_BC, hidden_BD=output.hidden_BD, labels_B=batch.labels_B, signals=signals
-    )
-
-
-def _mean_losses(stage: Stage, sums_K: Tensor, *, epoch: int) -> dict[str, float]:
-    means = {
-        t.name: value / stage.rows_per_epoch
-        for t, value in zip(stage.all_terms, sums_K.tolist(), strict=True)
-    }
-    total = sum(means.values())
-    if not np.isfinite(total):
-        raise KdsearchError(
-            f"training diverged: the loss of epoch {epoch} is {total}", hint="lower the learning rate"
-        )
-    return {**means, "total": total}
-
-
-def _validate(training: _Training, validation: TokenPool, signals: Arrays, epoch: int) -> Best:
-    module, settings = training.module, training.settings
+def _validate(training: Training, epoch: Epoch, validation: TokenPool, signals: Arrays) -> Best:
+    module, number = training.module, epoch.progress.epochs_run + 1
     scores, logits_NC = validate(
-        module, validation, settings, training.breathe, signals=signals, when=f"epoch {epoch}"
+        module, validation, training.settings, epoch.breathe, signals=signals, when=f"epoch {number}"
     )
     state = checkpoint.state_of(module)
-    return Best(epoch=epoch, scores=scores, state=state, validation_logits_NC=logits_NC)
+    return Best(epoch=number, scores=scores, state=state, validation_logits_NC=logits_NC)
 
 
-def _teacher_scores(training: _Training, live: LiveTeacher | None) -> Scores | None:
+def _teacher_scores(training: Training, live: LiveTeacher | None) -> Scores | None:
+    """Raises AskedToStop with `keep`: all steps are on record then, and only this is done again."""
     if training.teacher is None or live is None:
         return None
+
+    def breathe() -> None:
+        if training.keep is not None and training.should_stop():
+            raise AskedToStop
+        training.breathe()
+
     settings = replace(training.settings, pad_id=live.pad_id)
     when = "the teacher's last step"
-    return validate(live.module, live.pools[VALIDATION], settings, training.breathe, signals={}, when=when)[0]
+    return validate(live.module, live.pools[VALIDATION], settings, breathe, signals={}, when=when)[0]
 
 
 def validate(
@@ -360,7 +245,7 @@ def _advance(
         best = scored
     return Progress(
         epochs_run=progress.epochs_run + 1,
-        rows_seen=progress.rows_seen + stage.rows_per_epoch,
+        rows_seen=progress.rows_finished + stage.rows_per_epoch,
         seconds=progress.seconds + seconds,
         best=best,
     )
@@ -391,7 +276,7 @@ def _report(progress: Progress, *, stopped: bool, teacher_scores: Scores | None 
         best_scores=best.scores if best else None,
         best_epoch=best.epoch if best else 0,
         epochs_run=progress.epochs_run,
-        rows_seen=progress.rows_seen,
+        rows_seen=progress.rows_finished,
         validation_logits_NC=best.validation_logits_NC if best else np.empty((0, 0), np.float32),
         stopped=stopped,
         seconds=progress.seconds,

@@ -42,7 +42,13 @@ def joint_stage(
 
 def teacher_hard_term(weight: float = 1.0) -> Term:
     """CE(v)."""
-    return _of_teacher("teacher_hard", weight, lambda seen: hard_label(seen.signals[LIVE], seen.labels_B))
+    return Term(
+        name="teacher_hard",
+        weight=weight,
+        loss=lambda seen: hard_label(seen.signals[LIVE], seen.labels_B),
+        needs=(LIVE,),
+        over="labelled",
+    )
 
 
 def feedback_term(weight: float, *, temperature: float) -> Term:

@@ -60,6 +60,8 @@ class Term:
     """Names of the signals it reads."""
     learned: nn.Module | None = None
     """What is trained with the student for this term alone (a regressor); no part of the student."""
+    over: Literal["rows", "labelled"] = "rows"
+    """What the loss is a mean over: all rows of a batch, or those that have a hard label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +175,12 @@ class Scheme(Protocol):
 
 def hard_term(weight: float = 1.0) -> Term:
     """Cross-entropy of the student with the hard label."""
-    return Term(name="hard", weight=weight, loss=lambda seen: hard_label(seen.logits_BC, seen.labels_B))
+    return Term(
+        name="hard",
+        weight=weight,
+        loss=lambda seen: hard_label(seen.logits_BC, seen.labels_B),
+        over="labelled",
+    )
 
 
 def soft_term(weight: float, *, loss: str, temperature: float | None, signal: str = TEACHER) -> Term:

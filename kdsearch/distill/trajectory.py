@@ -22,15 +22,18 @@ from torch import nn
 from kdsearch.core.errors import KdsearchError
 from kdsearch.core.records import EpochReport, Scores
 from kdsearch.core.specteacher import JointSpec
-from kdsearch.data.batches import epoch_batches
+from kdsearch.data.batches import epoch_batches, micro_batches
 from kdsearch.data.tokens import TokenPool
 from kdsearch.distill import checkpoint
+from kdsearch.distill.checkpoint import Progress
+from kdsearch.distill.epoch import AskedToStop, Due, Keep, shares_of
 from kdsearch.distill.fit import FitSettings, validate
 from kdsearch.distill.live import TeacherInTraining
 from kdsearch.distill.losses import hard_label
 from kdsearch.distill.optimizer import Learner, Optimizer, Schedule
 
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,40 +59,41 @@ def record_trajectory(
     resume: bytes | None,
     breathe: Callable[[], None],
     should_stop: Callable[[], bool],
+    keep: Keep | None = None,
 ) -> Trajectory | None:
     """Train a teacher on its labels and write down its logits; None if stopped.
 
-    Rate, batch size and passes are `joint`'s; of the settings count the seed, what scores, decays and clips.
-    `on_epoch` and `resume` are as in `fit`; a pass is an epoch, and not scored.
+    Rate, batch size and passes are `joint`'s; of the settings count the seed, what scores, decays and clips,
+    and the micro-batches. The rest is as in `fit`; a pass is an epoch, and not scored.
     """
-    recording = _Recording(module, pool, joint, settings)
+
+    def going_on() -> None:
+        if should_stop():
+            raise AskedToStop
+        breathe()
+
+    recording = _Recording(module, pool, joint, settings, keep)
     if resume is not None:
         recording.load(resume)
-    for epoch in range(len(recording.said), joint.epochs):
-        started = time.perf_counter()
-        loss = recording.record_pass(epoch, breathe, should_stop)
-        if loss is None:
-            return None
-        seconds = time.perf_counter() - started
-        recording.seconds += seconds
-        report = EpochReport(
-            stage="trajectory",
-            epoch=epoch + 1,
-            rows_seen=(epoch + 1) * len(pool),
-            losses={"teacher_hard": loss, "total": loss},
-            scores=None,
-            seconds=seconds,
+    try:
+        for epoch in range(len(recording.said), joint.epochs):
+            on_epoch(recording.record_pass(epoch, breathe, should_stop), recording.dump())
+        when = "the teacher's last step"
+        scores, _ = validate(
+            module, validation, settings, going_on if keep else breathe, signals={}, when=when
         )
-        on_epoch(report, recording.dump())
-    scores, _ = validate(module, validation, settings, breathe, signals={}, when="the teacher's last step")
+    except AskedToStop:
+        return None
     return Trajectory(logits_ENC=np.stack(recording.said), teacher_scores=scores, seconds=recording.seconds)
 
 
 class _Recording:
-    """The teacher, its steps, and what it said in every finished pass."""
+    """The teacher, its steps, what it said in every finished pass, and how far a begun one is."""
 
-    def __init__(self, module: nn.Module, pool: TokenPool, joint: JointSpec, settings: FitSettings) -> None:
-        self.pool, self.batch_size, self.settings = pool, joint.batch_size, settings
+    def __init__(
+        self, module: nn.Module, pool: TokenPool, joint: JointSpec, settings: FitSettings, keep: Keep | None
+    ) -> None:
+        self.pool, self.batch_size, self.settings, self.keep = pool, joint.batch_size, settings, keep
         self.teacher = TeacherInTraining(
             module,
             pool,
@@ -109,33 +113,66 @@ class _Recording:
         self.labels_N = torch.from_numpy(pool.labels_N.copy())
         self.said: list[FloatArray] = []
         self.seconds = 0.0
+        """Of finished passes."""
+        self._batches, self._rows, self._total, self._spent = self._none_yet()
+
+    def _none_yet(self) -> tuple[int, int, torch.Tensor, float]:
+        """Batches, rows, sum of the losses and seconds of a pass that has not begun."""
+        return 0, 0, torch.zeros((), device=self.settings.device), 0.0
 
     def record_pass(
         self, epoch: int, breathe: Callable[[], None], should_stop: Callable[[], bool]
-    ) -> float | None:
-        """One pass over the pool; its mean loss, or None if asked to stop."""
+    ) -> EpochReport:
+        """One pass over the pool, or what is left of it; raises AskedToStop."""
+        started, due, kept = time.perf_counter() - self._spent, Due(self.keep), self._batches
         self.teacher.train()
-        total, seen = torch.zeros((), device=self.settings.device), epoch * len(self.pool)
-        for rows in self._batches(epoch):
-            if should_stop():
-                return None
+        for rows in self._all_batches(epoch)[self._batches :]:
+            asked = should_stop()
+            if (asked or due.now) and self._batches > kept:
+                self._spent = time.perf_counter() - started
+                self._put_checkpoint(epoch)
+                due.kept()
+                kept = self._batches
+            if asked:
+                raise AskedToStop
+            self._total += self._step(rows, epoch * len(self.pool) + self._rows, breathe)
+            self._batches, self._rows = self._batches + 1, self._rows + len(rows)
+        return self._finish_pass(epoch, time.perf_counter() - started)
+
+    def _step(self, rows: IntArray, seen: int, breathe: Callable[[], None]) -> torch.Tensor:
+        """The loss, summed over the rows."""
+        loss, offset = torch.zeros((), device=self.settings.device), 0
+        for part in micro_batches(rows, self.settings.accumulate):
             breathe()
-            labels_B = self.labels_N[rows].to(self.settings.device)
-            loss = hard_label(self.teacher(rows, seen), labels_B)
-            loss.backward()
-            self.optimizer.step(seen + len(rows) / 2)
-            total += loss.detach() * len(rows)
-            seen += len(rows)
-        mean = total.item() / len(self.pool)
+            labels_B = self.labels_N[part].to(self.settings.device)
+            of_part = hard_label(self.teacher(part, seen + offset), labels_B)
+            of_part = shares_of(part, rows, self.pool.labels_N)["labelled"] * of_part
+            of_part.backward()
+            loss += of_part.detach()
+            offset += len(part)
+        self.optimizer.step(seen + len(rows) / 2)
+        return loss * len(rows)
+
+    def _finish_pass(self, epoch: int, seconds: float) -> EpochReport:
+        mean = self._total.item() / len(self.pool)
         if not np.isfinite(mean):
             raise KdsearchError(
                 f"the joint training of the teacher diverged: the loss of pass {epoch + 1} is {mean}",
                 hint="lower teacher.joint.learning_rate",
             )
         self.said.append(self.teacher.said_NC.cpu().numpy().copy())
-        return mean
+        self.seconds += seconds
+        self._batches, self._rows, self._total, self._spent = self._none_yet()
+        return EpochReport(
+            stage="trajectory",
+            epoch=epoch + 1,
+            rows_seen=(epoch + 1) * len(self.pool),
+            losses={"teacher_hard": mean, "total": mean},
+            scores=None,
+            seconds=seconds,
+        )
 
-    def _batches(self, epoch: int) -> list[npt.NDArray[np.int64]]:
+    def _all_batches(self, epoch: int) -> list[IntArray]:
         return epoch_batches(
             self.pool.lengths,
             batch_size=self.batch_size,
@@ -145,13 +182,19 @@ class _Recording:
             whole_passes=True,
         )
 
+    def _put_checkpoint(self, epoch: int) -> None:
+        if self.keep is not None:
+            seen = epoch * len(self.pool) + self._rows
+            self.keep.put(self.dump(), Progress(epochs_run=epoch, rows_seen=seen, seconds=self.seconds))
+
     def dump(self) -> bytes:
-        """Everything that the next pass needs."""
+        """Everything that the next step needs; its random numbers are those of the rows drawn before."""
         content: dict[str, Any] = {
             "teacher": self.teacher.state_dict(),
             "optimizer": self.optimizer.adamw.state_dict(),
             "said": [torch.from_numpy(said_NC) for said_NC in self.said],
             "seconds": self.seconds,
+            "within": [self._batches, self._rows, self._total, self._spent],
         }
         return checkpoint.pack(content)
 
@@ -162,3 +205,6 @@ class _Recording:
         self.optimizer.adamw.load_state_dict(content["optimizer"])
         self.said = [said_NC.numpy() for said_NC in content["said"]]
         self.seconds = content["seconds"]
+        if "within" in content:  # checkpoints were once those of finished passes only
+            self._batches, self._rows, total, self._spent = content["within"]
+            self._total = total.to(self.settings.device)

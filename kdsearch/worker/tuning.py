@@ -87,7 +87,7 @@ class Tuning:
         return Stage(
             name="finetune",
             pools=("train",),
-            terms=(Term("hard", 1.0, hard),),
+            terms=(Term("hard", 1.0, hard, over="labelled"),),
             epochs=self.spec.anchors,
             rows_per_epoch=ceil(rows / self.spec.anchors),
         )
