@@ -118,6 +118,8 @@ def made_database(server: str, *, template: str | None = None) -> Iterator[str]:
         with admin.connect() as connection:
             copied = f' TEMPLATE "{template}"' if template else ""
             connection.execute(text(f'CREATE DATABASE "{name}"{copied}'))
+            # No outage to recover from, though the server may have started a moment ago.
+            connection.execute(text(f'ALTER DATABASE "{name}" SET kdsearch.outage_grace_s = 0'))
         yield make_url(server).set(database=name).render_as_string(hide_password=False)
         with admin.connect() as connection:
             connection.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))

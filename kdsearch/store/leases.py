@@ -2,28 +2,43 @@
 
 A lease is a trial's row in state `running` with a worker, a time at which it expires and an
 `attempt`. The attempt is a fencing token: it is in the WHERE of every write, so what a worker that
-lost its lease still sends changes nothing (LeaseLostError). A trial of a dead worker goes on under
-its own number from its last checkpoint; one that took several workers with it has failed.
+lost its lease still sends changes nothing (LeaseLostError). A lease is lost when somebody else takes
+the trial or its holder lets it go, not when it merely ran out: what comes late is welcome till then.
+A trial of a dead worker goes on under its own number from its last checkpoint; one that took several
+workers with it has failed. A repeat trains a trial again with another seed; its lease is like any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import Connection, Engine
 
 from kdsearch.core.errors import LeaseLostError
-from kdsearch.core.records import EpochReport, Failure, Latency, TrialConfig, TrialResult, TrialState
+from kdsearch.core.records import (
+    Decision,
+    EpochReport,
+    Failure,
+    Latency,
+    TrialConfig,
+    TrialResult,
+    TrialState,
+)
 from kdsearch.store import reads
-from kdsearch.store.sql import execute, numbers
+from kdsearch.store.sql import execute
 from kdsearch.store.transactions import begin, repeatable
 
 LEASE_TTL_S = 60.0
 MAX_DEATHS = 3
 """A trial or preparation in which so many workers have died is not tried again."""
+Ended: TypeAlias = Literal[
+    "finished", "given back", "paused", "lost", "hang", "crash", "out_of_memory", "exception"
+]
+"""How an attempt ended; ``lost`` is what a sweep takes for death."""
+Death: TypeAlias = Literal["hang", "crash"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,31 +47,28 @@ class Lease:
 
     study_id: int
     number: int
-    optuna_trial_id: int
+    repeat: int = 0
+    """0 is the trial itself, k its k-th training with a further seed."""
+    optuna_trial_id: int | None
+    """None for a repeat, of which Optuna knows nothing."""
     attempt: int
     worker_id: str
     config: TrialConfig
+    """A repeat's has the repeat's seed."""
+    accumulate: int = 1
+    """Parts in which a batch goes through memory."""
     checkpoint: str | None = None
     """SHA-256 of the state to go on from."""
+    previous_checkpoint: str | None = None
+    """The one before, should the newest be damaged."""
     latency: Latency | None = None
     """Known already if an earlier attempt measured it."""
 
     @property
     def fence(self) -> dict[str, Any]:
         """What every write of this lease is conditional on."""
-        return {name: getattr(self, name) for name in ("study_id", "number", "attempt", "worker_id")}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Untold:
-    """A finished trial that Optuna has not heard of."""
-
-    number: int
-    optuna_trial_id: int
-    state: TrialState
-    quality: float | None
-    latency: Latency | None
-    constraints: Mapping[str, float]
+        names = ("study_id", "number", "repeat", "attempt", "worker_id")
+        return {name: getattr(self, name) for name in names}
 
 
 # ---------------------------------------------------------------- inside a study's turn
@@ -71,23 +83,23 @@ def study_turn(engine: Engine, study_id: int) -> Iterator[Connection]:
         yield connection
 
 
-def sweep(connection: Connection, study_id: int) -> int:
-    """Take the trials of dead workers back: they wait again, or have failed; how many there were."""
-    return execute(connection, "sweep", study_id=study_id, max_deaths=MAX_DEATHS).rowcount
+def sweep(connection: Connection, study_id: int | None) -> int:
+    """Take the trials of dead workers back, of every study if None: they wait again, or have failed.
+
+    How many there were. Needs no turn; any number of sessions may sweep at once.
+    """
+    return int(execute(connection, "sweep", study_id=study_id, max_deaths=MAX_DEATHS).scalar_one())
 
 
 def take_waiting(
     connection: Connection, study_id: int, worker_id: str, ttl_s: float, *, can_measure: bool
 ) -> Lease | None:
-    """The waiting trial with the lowest number; without `can_measure` only one whose latency is known."""
-    taken = execute(
-        connection,
-        "take_waiting",
-        study_id=study_id,
-        worker_id=worker_id,
-        ttl_s=ttl_s,
-        can_measure=can_measure,
-    )
+    """A waiting trial: trials before repeats, low numbers first, nothing of a paused study.
+
+    Without `can_measure` only one whose latency is known.
+    """
+    whose = {"study_id": study_id, "worker_id": worker_id}
+    taken = execute(connection, "take_waiting", **whose, ttl_s=ttl_s, can_measure=can_measure)
     row = taken.mappings().one_or_none()
     if row is None:
         return None
@@ -123,21 +135,8 @@ def insert_running(
     origin: str = "",
 ) -> Lease:
     """A new trial, leased to the worker that asked for it."""
-    execute(
-        connection,
-        "insert_running",
-        study_id=study_id,
-        number=number,
-        optuna_trial_id=optuna_trial_id,
-        config=config.to_json(),
-        config_key=config.key,
-        architecture_key=architecture_key,
-        student=config.student,
-        scheme=config.scheme,
-        origin=origin,
-        worker_id=worker_id,
-        ttl_s=ttl_s,
-    )
+    made = _described(number, optuna_trial_id, config, architecture_key, origin)
+    execute(connection, "insert_running", study_id=study_id, **made, worker_id=worker_id, ttl_s=ttl_s)
     return Lease(
         study_id=study_id,
         number=number,
@@ -146,6 +145,71 @@ def insert_running(
         worker_id=worker_id,
         config=config,
     )
+
+
+def insert_ready(
+    connection: Connection,
+    study_id: int,
+    *,
+    number: int,
+    optuna_trial_id: int,
+    config: TrialConfig,
+    architecture_key: str,
+    origin: str = "",
+) -> None:
+    """A new trial that waits for whoever comes first."""
+    made = _described(number, optuna_trial_id, config, architecture_key, origin)
+    execute(connection, "insert_ready", study_id=study_id, **made)
+
+
+def _described(
+    number: int, optuna_trial_id: int, config: TrialConfig, architecture_key: str, origin: str
+) -> dict[str, Any]:
+    return {
+        "number": number,
+        "optuna_trial_id": optuna_trial_id,
+        "config": config.to_json(),
+        "config_key": config.key,
+        "architecture_key": architecture_key,
+        "student": config.student,
+        "scheme": config.scheme,
+        "origin": origin,
+    }
+
+
+def insert_repeats(connection: Connection, study_id: int, wanted: Sequence[tuple[int, int]]) -> int:
+    """Have complete trials trained again: (number, seed) each; how many of them are new.
+
+    A seed that a trial was trained with already is left out, so that it may be asked for again.
+    """
+    num_new = 0
+    for number, seed in wanted:
+        of = {"study_id": study_id, "number": number}
+        stored = execute(connection, "config_of", **of).scalar_one_or_none()
+        if stored is not None:
+            config = replace(TrialConfig.from_json(stored), seed=seed)
+            made = {"config": config.to_json(), "config_key": config.key}
+            num_new += execute(connection, "insert_repeat", **of, **made).rowcount
+    return num_new
+
+
+def promote(connection: Connection, study_id: int, number: int, decision: Decision) -> bool:
+    """Let a paused trial wait for a worker; False if it is not paused (any more)."""
+    if execute(connection, "promote", study_id=study_id, number=number).rowcount == 0:
+        return False
+    decide(connection, study_id, number, decision)
+    return True
+
+
+def decide(connection: Connection, study_id: int, number: int, decision: Decision, repeat: int = 0) -> None:
+    """Keep a decision about a trial that the one who decides does not hold."""
+    values = {**asdict(decision), "inputs": dict(decision.inputs)}
+    execute(connection, "insert_decision", study_id=study_id, number=number, repeat=repeat, **values)
+
+
+def close_study(connection: Connection, study_id: int) -> list[int]:
+    """Stop what is paused, for the study ends; the numbers of those trials."""
+    return list(execute(connection, "close_study", study_id=study_id).scalars())
 
 
 # ---------------------------------------------------------------- what the holder writes
@@ -168,13 +232,68 @@ def renew(engine: Engine, lease: Lease, ttl_s: float) -> None:
     """Push the lease's end to `ttl_s` seconds from now."""
     with begin(engine) as connection:
         _guarded(connection, "renew", lease, ttl_s=ttl_s)
+        execute(connection, "reopen_attempt", **lease.fence)
 
 
 @repeatable
 def give_back(engine: Engine, lease: Lease) -> None:
     """Let another worker go on with the trial; does not count as a death."""
     with begin(engine) as connection:
-        _guarded(connection, "give_back", lease)
+        _let_go(connection, "give_back", lease, "given back")
+
+
+@repeatable
+def pause(engine: Engine, lease: Lease, decision: Decision) -> None:
+    """Lay the trial aside with its checkpoint, until it is promoted or the study ends."""
+    with begin(engine) as connection:
+        if _let_go(connection, "pause", lease, "paused"):
+            decide(connection, lease.study_id, lease.number, decision)
+
+
+@repeatable
+def retry_smaller(
+    engine: Engine, lease: Lease, decision: Decision, *, accumulate: int, traceback: str
+) -> None:
+    """Out of memory: let it be tried with batches in `accumulate` parts; neither death nor failure."""
+    with begin(engine) as connection:
+        retried = _let_go(
+            connection, "retry_smaller", lease, "out_of_memory", traceback, accumulate=accumulate
+        )
+        if retried:
+            decide(connection, lease.study_id, lease.number, decision, lease.repeat)
+
+
+def _let_go(
+    connection: Connection, query: str, lease: Lease, ended: Ended, traceback: str = "", **values: Any
+) -> bool:
+    """End an attempt; False if it had ended so already: the answer to the first time may have been lost."""
+    if execute(connection, query, **lease.fence, **values).rowcount == 0:
+        if execute(connection, "has_ended_so", **lease.fence, ended=ended).scalar_one():
+            return False
+        raise _lost(lease)
+    execute(connection, "end_attempt", **lease.fence, ended=ended, traceback=traceback)
+    return True
+
+
+@repeatable
+def fail_attempt(engine: Engine, lease: Lease, kind: Death, traceback: str) -> None:
+    """The attempt is over and counts as a death: the trial waits again, or has failed."""
+    with begin(engine) as connection:
+        found = execute(connection, "running_id", **lease.fence).scalar_one_or_none()
+        if found is not None:
+            death = {"how": kind, "trace": traceback, "max_deaths": MAX_DEATHS}
+            execute(connection, "count_death", id=found, **death)
+        elif not execute(connection, "has_ended_so", **lease.fence, ended=kind).scalar_one():
+            raise _lost(lease)
+
+
+@repeatable
+def fail_attempts_of(engine: Engine, worker_id: str, ended: Death, traceback: str) -> int:
+    """A worker is known to be dead: what it still holds is free at once; how many trials that were."""
+    with begin(engine) as connection:
+        execute(connection, "bury_preparation", worker_id=worker_id)
+        death = {"how": ended, "trace": traceback, "max_deaths": MAX_DEATHS}
+        return int(execute(connection, "bury", worker_id=worker_id, **death).scalar_one())
 
 
 @repeatable
@@ -185,28 +304,46 @@ def record_latency(engine: Engine, lease: Lease, latency: Latency) -> None:
 
 
 @repeatable
+def record_decision(engine: Engine, lease: Lease, decision: Decision) -> None:
+    """Keep a decision that leaves the trial as it is."""
+    with begin(engine) as connection:
+        if not execute(connection, "hold", **lease.fence).scalar_one():
+            raise _lost(lease)
+        decide(connection, lease.study_id, lease.number, decision, lease.repeat)
+
+
+@repeatable
+def record_checkpoint(engine: Engine, lease: Lease, checkpoint_sha: str, *, epochs_run: int) -> None:
+    """A checkpoint within an epoch; the one before it is kept in mind."""
+    with begin(engine) as connection:
+        _guarded(connection, "record_checkpoint", lease, checkpoint=checkpoint_sha, epochs_run=epochs_run)
+
+
+@repeatable
 def record_epoch(engine: Engine, lease: Lease, report: EpochReport, checkpoint_sha: str) -> None:
     """An epoch and the checkpoint after it, both or neither."""
     scores = report.scores
+    values = {
+        "epoch": report.epoch,
+        "stage": report.stage,
+        "rows_seen": report.rows_seen,
+        "losses": dict(report.losses),
+        "scores": asdict(scores) if scores else None,
+        "quality": scores.quality if scores else None,
+        "seconds": report.seconds,
+    }
+    which = {"study_id": lease.study_id, "number": lease.number, "repeat": lease.repeat}
     with begin(engine) as connection:
-        _guarded(connection, "record_checkpoint", lease, checkpoint=checkpoint_sha)
-        execute(
-            connection,
-            "record_epoch",
-            study_id=lease.study_id,
-            number=lease.number,
-            epoch=report.epoch,
-            stage=report.stage,
-            rows_seen=report.rows_seen,
-            losses=dict(report.losses),
-            scores=asdict(scores) if scores else None,
-            quality=scores.quality if scores else None,
-            seconds=report.seconds,
-        )
+        _guarded(connection, "record_checkpoint", lease, checkpoint=checkpoint_sha, epochs_run=report.epoch)
+        execute(connection, "record_epoch", **which, **values)
 
 
 def finish_complete(
-    engine: Engine, lease: Lease, result: TrialResult, constraints: Mapping[str, float]
+    engine: Engine,
+    lease: Lease,
+    result: TrialResult,
+    constraints: Mapping[str, float],
+    decision: Decision | None = None,
 ) -> None:
     """The trial is done; its constraints are met where they are at most 0."""
     values = asdict(result)
@@ -215,6 +352,7 @@ def finish_complete(
         engine,
         lease,
         "complete",
+        decision,
         result=values,
         scores=scores,
         quality=result.scores.quality,
@@ -222,138 +360,36 @@ def finish_complete(
     )
 
 
-def finish_rejected(engine: Engine, lease: Lease, constraints: Mapping[str, float]) -> None:
+def finish_rejected(
+    engine: Engine, lease: Lease, constraints: Mapping[str, float], decision: Decision | None = None
+) -> None:
     """The trial cannot be what is asked for; it was not trained."""
-    _finish(engine, lease, "rejected", constraints=dict(constraints))
+    _finish(engine, lease, "rejected", decision, constraints=dict(constraints))
 
 
-def finish_failed(engine: Engine, lease: Lease, failure: Failure) -> None:
+def finish_failed(engine: Engine, lease: Lease, failure: Failure, decision: Decision | None = None) -> None:
     """The trial ended with an error."""
-    _finish(engine, lease, "failed", failure=asdict(failure))
+    _finish(engine, lease, "failed", decision, failure=asdict(failure))
 
 
 @repeatable
 def _finish(
-    engine: Engine,
-    lease: Lease,
-    state: TrialState,
-    *,
-    result: Mapping[str, Any] | None = None,
-    scores: Mapping[str, Any] | None = None,
-    quality: float | None = None,
-    constraints: Mapping[str, float] | None = None,
-    failure: Mapping[str, Any] | None = None,
+    engine: Engine, lease: Lease, state: TrialState, decision: Decision | None, **values: Any
 ) -> None:
     """Once; the same again is accepted, since the answer to the first time may have been lost."""
-    values = {"result": result, "scores": scores, "constraints": constraints, "failure": failure}
+    columns = ("result", "scores", "constraints", "failure")
+    said = {name: values.get(name) for name in columns}
+    result, failure = values.get("result") or {}, values.get("failure") or {}
+    more = {"quality": values.get("quality"), "epochs_run": result.get("epochs_run", 0)}
     with begin(engine) as connection:
-        done = execute(connection, "finish", **lease.fence, state=state, quality=quality, **values)
+        done = execute(connection, "finish", **lease.fence, state=state, **said, **more)
         if done.rowcount == 0:
-            same = execute(connection, "is_finished_so", **lease.fence, state=state, **values)
-            if not same.scalar_one():
-                raise _lost(lease)
-
-
-@repeatable
-def untold(engine: Engine, study_id: int) -> list[Untold]:
-    """Finished trials that Optuna has not heard of, by number."""
-    with begin(engine) as connection:
-        rows = execute(connection, "untold", study_id=study_id).mappings().all()
-    return [
-        Untold(
-            **{
-                **row,
-                "latency": reads.latency_of(row["latency"]),
-                "constraints": numbers(row["constraints"] or {}),
-            }
-        )
-        for row in rows
-    ]
-
-
-@repeatable
-def mark_told(engine: Engine, study_id: int, number: int) -> None:
-    """Optuna has heard of this trial."""
-    with begin(engine) as connection:
-        execute(connection, "mark_told", study_id=study_id, number=number)
-
-
-# ---------------------------------------------------------------- the preparation's lease
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreparationLease:
-    """The right to prepare a study's teacher."""
-
-    study_id: int
-    attempt: int
-    worker_id: str
-    checkpoint: str | None
-
-    @property
-    def fence(self) -> dict[str, Any]:
-        """What every write of this lease is conditional on."""
-        return {name: getattr(self, name) for name in ("study_id", "attempt", "worker_id")}
-
-
-@repeatable
-def take_preparation(engine: Engine, study_id: int, worker_id: str, ttl_s: float) -> PreparationLease | None:
-    """The lease, if nobody living has it and the work is neither done nor failed."""
-    with begin(engine) as connection:
-        execute(connection, "fail_dead_preparation", study_id=study_id, max_deaths=MAX_DEATHS)
-        taken = execute(connection, "take_preparation", study_id=study_id, worker_id=worker_id, ttl_s=ttl_s)
-        row = taken.mappings().one_or_none()
-    return None if row is None else PreparationLease(**row)
-
-
-def _write_preparation(connection: Connection, query: str, lease: PreparationLease, **values: Any) -> None:
-    if execute(connection, query, **lease.fence, **values).rowcount == 0:
-        raise LeaseLostError(
-            f"Worker {lease.worker_id} no longer prepares this study (attempt {lease.attempt})",
-            hint="another worker goes on with it; nothing has to be done",
-        )
-
-
-@repeatable
-def renew_preparation(engine: Engine, lease: PreparationLease, ttl_s: float) -> None:
-    """Push the lease's end to `ttl_s` seconds from now."""
-    with begin(engine) as connection:
-        _write_preparation(connection, "renew_preparation", lease, ttl_s=ttl_s)
-
-
-@repeatable
-def preparation_progress(
-    engine: Engine, lease: PreparationLease, text: str, checkpoint: str | None = None
-) -> None:
-    """Say how far it is, and name the state to go on from (None keeps the last one)."""
-    with begin(engine) as connection:
-        _write_preparation(connection, "preparation_progress", lease, progress=text, checkpoint=checkpoint)
-
-
-@repeatable
-def finish_preparation(engine: Engine, lease: PreparationLease, prepared_sha: str) -> None:
-    """The study is prepared: its manifest is there."""
-    with begin(engine) as connection:
-        _write_preparation(connection, "finish_preparation", lease)
-        execute(connection, "set_prepared", study_id=lease.study_id, prepared=prepared_sha)
-
-
-@repeatable
-def fail_preparation(engine: Engine, lease: PreparationLease, error: str) -> None:
-    """The study cannot be prepared."""
-    with begin(engine) as connection:
-        _write_preparation(connection, "fail_preparation", lease, error=error)
-        execute(connection, "set_study_state", study_id=lease.study_id, state="failed", error=error)
-
-
-@repeatable
-def give_back_preparation(engine: Engine, lease: PreparationLease) -> None:
-    """Let another worker go on; does not count as a death."""
-    with begin(engine) as connection:
-        _write_preparation(connection, "give_back_preparation", lease)
-
-
-@repeatable
-def preparation(engine: Engine, study_id: int) -> reads.PreparationRow:
-    """How far the preparation is."""
-    return reads.preparation(engine, study_id)
+            if execute(connection, "is_finished_so", **lease.fence, state=state, **said).scalar_one():
+                return
+            raise _lost(lease)
+        kind = failure.get("kind", "finished")
+        ended = "exception" if kind == "attempts" else kind
+        traceback = failure.get("traceback", "")
+        execute(connection, "end_attempt", **lease.fence, ended=ended, traceback=traceback)
+        if decision is not None:
+            decide(connection, lease.study_id, lease.number, decision, lease.repeat)

@@ -1,5 +1,6 @@
 -- Every statement that kdsearch runs on its own tables. A write names its guard in the WHERE:
--- `attempt` is the fencing token of a lease, `worker_id` its holder.
+-- `attempt` is the fencing token of a lease, `worker_id` its holder. A lease that ran out is lost only
+-- when somebody else takes the trial: until then `accepting` holds, and what comes late is welcome.
 
 -- ================================================================ artifacts and caches
 
@@ -25,10 +26,11 @@ ON CONFLICT (kind, key, sha256) DO NOTHING;
 -- name: insert_study
 INSERT INTO kdsearch.study (
     name, optuna_name, spec_text, spec_json, spec_sha256, dataset_sha256, data_fingerprint,
-    artifacts_url, budget_trials, budget_hours, budget_failed)
+    artifacts_url, budget_trials, budget_epochs, budget_hours, budget_gpu_hours, budget_failed)
 VALUES (
     :name, :optuna_name, :spec_text, CAST(:spec_json AS jsonb), :spec_sha256, :dataset_sha256,
-    :data_fingerprint, :artifacts_url, :budget_trials, :budget_hours, :budget_failed)
+    :data_fingerprint, :artifacts_url, :budget_trials, :budget_epochs, :budget_hours, :budget_gpu_hours,
+    :budget_failed)
 ON CONFLICT DO NOTHING
 RETURNING id;
 
@@ -56,10 +58,13 @@ UPDATE kdsearch.study SET prepared = :prepared WHERE id = :study_id;
 -- A study that had spent its budget is open again when the budget changes.
 UPDATE kdsearch.study
 SET state = CASE
-        WHEN state = 'done' AND (budget_trials, budget_hours, budget_failed)
-            IS DISTINCT FROM (:trials, CAST(:hours AS double precision), :failed) THEN 'open'
+        WHEN state = 'done'
+            AND (budget_trials, budget_epochs, budget_hours, budget_gpu_hours, budget_failed)
+            IS DISTINCT FROM (:trials, CAST(:epochs AS integer), CAST(:hours AS double precision),
+                CAST(:gpu_hours AS double precision), :failed) THEN 'open'
         ELSE state END,
-    budget_trials = :trials, budget_hours = :hours, budget_failed = :failed
+    budget_trials = :trials, budget_epochs = :epochs, budget_hours = :hours,
+    budget_gpu_hours = :gpu_hours, budget_failed = :failed
 WHERE id = :study_id;
 
 -- name: reopen_study
@@ -77,12 +82,41 @@ SET active_seconds = active_seconds
     last_active = clock_timestamp()
 WHERE id = :study_id;
 
+-- name: touch_gpu
+-- The time since the last touch in which this worker held a lease; a longer silence counts as one minute.
+WITH me AS (
+    SELECT id, study_id, gpu_at, clock_timestamp() AS now
+    FROM kdsearch.worker WHERE id = :worker_id FOR UPDATE),
+held AS (
+    SELECT a.started_at AS since, coalesce(a.ended_at, me.now) AS until
+    FROM me JOIN kdsearch.attempt a ON a.worker_id = me.id
+    WHERE a.ended_at IS NULL OR me.gpu_at IS NULL OR a.ended_at > me.gpu_at
+    UNION ALL
+    SELECT p.taken_at, me.now
+    FROM me JOIN kdsearch.preparation p ON p.study_id = me.study_id AND p.worker_id = me.id
+    WHERE p.state = 'running' AND p.taken_at IS NOT NULL),
+busy AS (
+    SELECT coalesce(sum(greatest(extract(epoch FROM
+        held.until - greatest(held.since, coalesce(me.gpu_at, held.since))), 0)), 0) AS seconds
+    FROM held CROSS JOIN me),
+touched AS (
+    UPDATE kdsearch.worker w SET gpu_at = me.now FROM me WHERE w.id = me.id)
+UPDATE kdsearch.study s SET gpu_seconds = s.gpu_seconds + least(busy.seconds, 60)
+FROM me, busy WHERE s.id = me.study_id;
+
 -- name: budget_state
-SELECT s.budget_trials AS max_trials, s.budget_failed AS max_failed,
-    coalesce(s.active_seconds >= s.budget_hours * 3600, false) AS out_of_time,
-    count(t.id) AS num_trials,
-    count(t.id) FILTER (WHERE t.state = 'failed') AS num_failed,
-    count(t.id) FILTER (WHERE t.state IN ('waiting', 'running')) AS num_open
+SELECT s.budget_trials AS max_trials, s.budget_failed AS max_failed, s.budget_epochs AS max_epochs,
+    coalesce(s.active_seconds >= s.budget_hours * 3600, false)
+        OR coalesce(s.gpu_seconds >= s.budget_gpu_hours * 3600, false) AS out_of_time,
+    count(t.id) FILTER (WHERE t.repeat = 0) AS num_trials,
+    count(t.id) FILTER (WHERE t.repeat = 0 AND t.state = 'failed') AS num_failed,
+    count(t.id) FILTER (WHERE t.repeat = 0 AND t.state IN ('waiting', 'running')) AS num_open,
+    count(t.id) FILTER (WHERE t.repeat > 0 AND t.state IN ('waiting', 'running')) AS num_open_repeats,
+    count(t.id) FILTER (WHERE t.state = 'paused') AS num_paused,
+    coalesce(sum(CASE
+        WHEN t.state IN ('waiting', 'running')
+            THEN greatest(CAST(t.config ->> 'epochs' AS integer), t.epochs_run)
+        ELSE t.epochs_run END) FILTER (WHERE t.repeat = 0), 0) AS epochs_reserved
 FROM kdsearch.study s LEFT JOIN kdsearch.trial t ON t.study_id = s.id
 WHERE s.id = :study_id
 GROUP BY s.id;
@@ -101,97 +135,226 @@ SELECT set_config('lock_timeout', '240s', true), set_config('statement_timeout',
 SELECT pg_advisory_xact_lock(hashtextextended('kdsearch.study', :study_id));
 
 -- name: sweep
-WITH dead AS (
-    SELECT id FROM kdsearch.trial
-    WHERE study_id = :study_id AND state = 'running' AND expires_at < clock_timestamp()
-    FOR UPDATE SKIP LOCKED)
-UPDATE kdsearch.trial t
-SET deaths = t.deaths + 1,
-    expires_at = NULL,
-    state = CASE WHEN t.deaths + 1 < :max_deaths THEN 'waiting' ELSE 'failed' END,
-    finished_at = CASE WHEN t.deaths + 1 < :max_deaths THEN NULL ELSE clock_timestamp() END,
-    failure = CASE WHEN t.deaths + 1 < :max_deaths THEN NULL ELSE jsonb_build_object(
-        'kind', 'attempts', 'traceback', '', 'message',
-        format('%s workers ended in the middle of this trial, the last one was %s', t.deaths + 1, t.worker_id))
-        END
-FROM dead WHERE t.id = dead.id;
+SELECT kdsearch.sweep(CAST(:study_id AS bigint), :max_deaths);
 
 -- name: take_waiting
 WITH next AS (
-    SELECT id FROM kdsearch.trial
-    WHERE study_id = :study_id AND state = 'waiting' AND (measured OR :can_measure)
-    ORDER BY number LIMIT 1
-    FOR UPDATE SKIP LOCKED)
-UPDATE kdsearch.trial t
-SET state = 'running', attempt = t.attempt + 1, worker_id = :worker_id,
-    expires_at = clock_timestamp() + make_interval(secs => CAST(:ttl_s AS double precision))
-FROM next WHERE t.id = next.id
-RETURNING t.study_id, t.number, t.optuna_trial_id, t.attempt, t.worker_id, t.config, t.checkpoint, t.latency;
+    SELECT t.id FROM kdsearch.trial t JOIN kdsearch.study s ON s.id = t.study_id
+    WHERE t.study_id = :study_id AND t.state = 'waiting' AND (t.measured OR :can_measure)
+        AND s.state <> 'paused'
+    ORDER BY t.repeat > 0, t.number, t.repeat LIMIT 1
+    FOR UPDATE OF t SKIP LOCKED),
+taken AS (
+    UPDATE kdsearch.trial t
+    SET state = 'running', attempt = t.attempt + 1, worker_id = :worker_id, swept = false,
+        started_at = CASE WHEN t.attempt = 0 THEN clock_timestamp() ELSE t.started_at END,
+        expires_at = clock_timestamp() + make_interval(secs => CAST(:ttl_s AS double precision))
+    FROM next WHERE t.id = next.id
+    RETURNING t.*),
+logged AS (
+    INSERT INTO kdsearch.attempt (study_id, number, repeat, attempt, worker_id)
+    SELECT study_id, number, repeat, attempt, worker_id FROM taken)
+SELECT study_id, number, repeat, optuna_trial_id, attempt, worker_id, config, checkpoint,
+    previous_checkpoint, accumulate, latency
+FROM taken;
 
 -- name: stop_unmeasured
-UPDATE kdsearch.trial SET state = 'stopped', finished_at = clock_timestamp()
-WHERE study_id = :study_id AND state = 'waiting' AND NOT measured;
+WITH stopped AS (
+    UPDATE kdsearch.trial SET state = 'stopped', swept = false, finished_at = clock_timestamp()
+    WHERE study_id = :study_id AND state = 'waiting' AND NOT measured
+    RETURNING study_id, number, repeat, attempt)
+INSERT INTO kdsearch.decision (study_id, number, repeat, attempt, action, rule, reason, inputs)
+SELECT study_id, number, repeat, attempt, 'stop', 'budget',
+    'the hours were spent while it waited for a machine that measures its latency', '{}'
+FROM stopped
+ON CONFLICT DO NOTHING;
 
 -- name: count_trials
-SELECT count(*) FROM kdsearch.trial WHERE study_id = :study_id;
+SELECT count(*) FROM kdsearch.trial WHERE study_id = :study_id AND repeat = 0;
 
 -- name: known_numbers
-SELECT number FROM kdsearch.trial WHERE study_id = :study_id;
+SELECT number FROM kdsearch.trial WHERE study_id = :study_id AND repeat = 0;
 
 -- name: insert_running
+WITH made AS (
+    INSERT INTO kdsearch.trial (
+        study_id, number, optuna_trial_id, config, config_key, architecture_key, student, scheme, origin,
+        state, attempt, worker_id, expires_at)
+    VALUES (
+        :study_id, :number, :optuna_trial_id, CAST(:config AS jsonb), :config_key, :architecture_key,
+        :student, :scheme, :origin, 'running', 1, :worker_id,
+        clock_timestamp() + make_interval(secs => CAST(:ttl_s AS double precision)))
+    RETURNING study_id, number, repeat, attempt, worker_id)
+INSERT INTO kdsearch.attempt (study_id, number, repeat, attempt, worker_id)
+SELECT study_id, number, repeat, attempt, worker_id FROM made;
+
+-- name: insert_ready
 INSERT INTO kdsearch.trial (
     study_id, number, optuna_trial_id, config, config_key, architecture_key, student, scheme, origin,
-    state, attempt, worker_id, expires_at)
+    state, attempt, worker_id)
 VALUES (
     :study_id, :number, :optuna_trial_id, CAST(:config AS jsonb), :config_key, :architecture_key,
-    :student, :scheme, :origin, 'running', 1, :worker_id,
-    clock_timestamp() + make_interval(secs => CAST(:ttl_s AS double precision)));
+    :student, :scheme, :origin, 'waiting', 0, '');
+
+-- name: config_of
+SELECT config FROM kdsearch.trial
+WHERE study_id = :study_id AND number = :number AND repeat = 0 AND state = 'complete';
+
+-- name: insert_repeat
+-- A seed that was trained already, by the trial itself or by a repeat, is not trained again.
+INSERT INTO kdsearch.trial (
+    study_id, number, repeat, config, config_key, architecture_key, student, scheme, origin,
+    measured, latency, state, attempt, worker_id)
+SELECT t.study_id, t.number,
+    (SELECT max(r.repeat) + 1 FROM kdsearch.trial r WHERE r.study_id = t.study_id AND r.number = t.number),
+    CAST(:config AS jsonb), :config_key, t.architecture_key, t.student, t.scheme, t.origin,
+    t.measured, t.latency, 'waiting', 0, ''
+FROM kdsearch.trial t
+WHERE t.study_id = :study_id AND t.number = :number AND t.repeat = 0
+ON CONFLICT (study_id, number, (config ->> 'seed')) DO NOTHING;
 
 -- name: renew
+-- One that ran out and was swept is had back while nobody has taken it: its holder was not dead.
 UPDATE kdsearch.trial
-SET expires_at = clock_timestamp() + make_interval(secs => CAST(:ttl_s AS double precision))
-WHERE study_id = :study_id AND number = :number AND attempt = :attempt AND worker_id = :worker_id
-    AND state = 'running';
+SET state = 'running', deaths = deaths - CAST(swept AS integer), swept = false,
+    expires_at = clock_timestamp() + make_interval(secs => CAST(:ttl_s AS double precision))
+WHERE study_id = :study_id AND number = :number AND repeat = :repeat AND attempt = :attempt
+    AND worker_id = :worker_id
+    AND (state = 'running' OR swept);
+
+-- name: reopen_attempt
+-- Guarded by renew in the same transaction.
+UPDATE kdsearch.attempt SET ended = NULL, ended_at = NULL
+WHERE study_id = :study_id AND number = :number AND repeat = :repeat AND attempt = :attempt
+    AND worker_id = :worker_id
+    AND ended = 'lost';
+
+-- name: end_attempt
+-- Guarded in the same transaction. 'lost' and the like were guesses: what the holder says is better.
+UPDATE kdsearch.attempt
+SET ended = :ended, ended_at = clock_timestamp(),
+    traceback = coalesce(nullif(:traceback, ''), traceback)
+WHERE study_id = :study_id AND number = :number AND repeat = :repeat AND attempt = :attempt
+    AND worker_id = :worker_id;
+
+-- name: has_ended_so
+SELECT EXISTS (
+    SELECT 1 FROM kdsearch.attempt
+    WHERE study_id = :study_id AND number = :number AND repeat = :repeat AND attempt = :attempt
+        AND worker_id = :worker_id AND ended = :ended);
 
 -- name: give_back
-UPDATE kdsearch.trial SET state = 'waiting', expires_at = NULL
-WHERE study_id = :study_id AND number = :number AND attempt = :attempt AND worker_id = :worker_id
+UPDATE kdsearch.trial
+SET state = 'waiting', expires_at = NULL, deaths = deaths - CAST(swept AS integer), swept = false
+WHERE study_id = :study_id AND number = :number AND repeat = :repeat AND attempt = :attempt
+    AND worker_id = :worker_id
+    AND (state = 'running' OR swept);
+
+-- name: pause
+UPDATE kdsearch.trial
+SET state = 'paused', expires_at = NULL, deaths = deaths - CAST(swept AS integer), swept = false
+WHERE study_id = :study_id AND number = :number AND repeat = :repeat AND attempt = :attempt
+    AND worker_id = :worker_id
     AND state IN ('running', 'waiting');
+
+-- name: retry_smaller
+UPDATE kdsearch.trial
+SET state = 'waiting', expires_at = NULL, deaths = deaths - CAST(swept AS integer), swept = false,
+    accumulate = :accumulate
+WHERE study_id = :study_id AND number = :number AND repeat = :repeat AND attempt = :attempt
+    AND worker_id = :worker_id
+    AND (state = 'running' OR swept);
+
+-- name: promote
+-- Whoever paused it holds it no more: its attempt may not deliver again.
+UPDATE kdsearch.trial SET state = 'waiting', worker_id = ''
+WHERE study_id = :study_id AND number = :number AND repeat = 0 AND state = 'paused';
+
+-- name: running_id
+SELECT id FROM kdsearch.trial
+WHERE study_id = :study_id AND number = :number AND repeat = :repeat AND attempt = :attempt
+    AND worker_id = :worker_id
+    AND state = 'running'
+FOR UPDATE;
+
+-- name: count_death
+SELECT kdsearch.count_death(:id, :how, :trace, :max_deaths);
+
+-- name: bury
+SELECT kdsearch.bury(:worker_id, :how, :trace, :max_deaths);
+
+-- name: close_study
+WITH closed AS (
+    UPDATE kdsearch.trial SET state = 'stopped', finished_at = clock_timestamp()
+    WHERE study_id = :study_id AND state = 'paused'
+    RETURNING study_id, number, repeat, attempt, epochs_run),
+said AS (
+    INSERT INTO kdsearch.decision (study_id, number, repeat, attempt, action, rule, reason, epoch, inputs)
+    SELECT study_id, number, repeat, attempt, 'stop', 'closed',
+        'the study ended while it was paused', epochs_run, '{}'
+    FROM closed
+    ON CONFLICT DO NOTHING)
+SELECT number FROM closed ORDER BY number;
+
+-- ================================================================ what the holder writes
 
 -- name: record_latency
 UPDATE kdsearch.trial SET measured = true, latency = CAST(:latency AS jsonb)
-WHERE study_id = :study_id AND number = :number AND attempt = :attempt AND worker_id = :worker_id
-    AND state = 'running';
+WHERE study_id = :study_id AND number = :number AND repeat = :repeat AND attempt = :attempt
+    AND worker_id = :worker_id
+    AND accepting;
 
 -- name: record_checkpoint
-UPDATE kdsearch.trial SET checkpoint = :checkpoint
-WHERE study_id = :study_id AND number = :number AND attempt = :attempt AND worker_id = :worker_id
-    AND state = 'running';
+UPDATE kdsearch.trial
+SET previous_checkpoint = CASE WHEN checkpoint = :checkpoint THEN previous_checkpoint ELSE checkpoint END,
+    checkpoint = :checkpoint, epochs_run = greatest(epochs_run, :epochs_run)
+WHERE study_id = :study_id AND number = :number AND repeat = :repeat AND attempt = :attempt
+    AND worker_id = :worker_id
+    AND accepting;
 
 -- name: record_epoch
 -- Guarded by record_checkpoint in the same transaction.
 INSERT INTO kdsearch.epoch (
-    study_id, number, epoch, stage, rows_seen, losses, scores, quality, seconds)
+    study_id, number, repeat, epoch, stage, rows_seen, losses, scores, quality, seconds)
 VALUES (
-    :study_id, :number, :epoch, :stage, :rows_seen, CAST(:losses AS jsonb), CAST(:scores AS jsonb),
-    :quality, :seconds)
-ON CONFLICT (study_id, number, epoch) DO UPDATE
+    :study_id, :number, :repeat, :epoch, :stage, :rows_seen, CAST(:losses AS jsonb),
+    CAST(:scores AS jsonb), :quality, :seconds)
+ON CONFLICT (study_id, number, repeat, epoch) DO UPDATE
 SET stage = excluded.stage, rows_seen = excluded.rows_seen, losses = excluded.losses,
     scores = excluded.scores, quality = excluded.quality, seconds = excluded.seconds, at = excluded.at;
 
+-- name: hold
+-- For a write to another table: nobody takes the trial before the transaction ends.
+SELECT count(*) FROM (
+    SELECT 1 FROM kdsearch.trial
+    WHERE study_id = :study_id AND number = :number AND repeat = :repeat AND attempt = :attempt
+        AND worker_id = :worker_id AND accepting
+    FOR UPDATE) held;
+
+-- name: insert_decision
+INSERT INTO kdsearch.decision (
+    study_id, number, repeat, attempt, action, rule, reason, epoch, inputs)
+SELECT study_id, number, repeat, attempt, :action, :rule, :reason, :epoch, CAST(:inputs AS jsonb)
+FROM kdsearch.trial
+WHERE study_id = :study_id AND number = :number AND repeat = :repeat
+ON CONFLICT DO NOTHING;
+
 -- name: finish
+-- What failed because its workers were taken for dead may still be completed, but not fail again.
 UPDATE kdsearch.trial
-SET state = :state, expires_at = NULL, finished_at = clock_timestamp(),
+SET state = :state, expires_at = NULL, finished_at = clock_timestamp(), swept = false, told = false,
     result = CAST(:result AS jsonb), scores = CAST(:scores AS jsonb), quality = :quality,
-    constraints = CAST(:constraints AS jsonb), failure = CAST(:failure AS jsonb)
-WHERE study_id = :study_id AND number = :number AND attempt = :attempt AND worker_id = :worker_id
-    AND state = 'running';
+    constraints = CAST(:constraints AS jsonb), failure = CAST(:failure AS jsonb),
+    epochs_run = greatest(epochs_run, :epochs_run)
+WHERE study_id = :study_id AND number = :number AND repeat = :repeat AND attempt = :attempt
+    AND worker_id = :worker_id
+    AND accepting AND NOT (state = 'failed' AND :state = 'failed');
 
 -- name: is_finished_so
 SELECT EXISTS (
     SELECT 1 FROM kdsearch.trial
-    WHERE study_id = :study_id AND number = :number AND attempt = :attempt AND worker_id = :worker_id
-        AND state = :state
+    WHERE study_id = :study_id AND number = :number AND repeat = :repeat AND attempt = :attempt
+        AND worker_id = :worker_id AND state = :state
         AND result IS NOT DISTINCT FROM CAST(:result AS jsonb)
         AND scores IS NOT DISTINCT FROM CAST(:scores AS jsonb)
         AND constraints IS NOT DISTINCT FROM CAST(:constraints AS jsonb)
@@ -200,12 +363,12 @@ SELECT EXISTS (
 -- name: untold
 SELECT number, optuna_trial_id, state, quality, latency, constraints
 FROM kdsearch.trial
-WHERE study_id = :study_id AND finished_at IS NOT NULL AND NOT told
+WHERE study_id = :study_id AND repeat = 0 AND finished_at IS NOT NULL AND NOT told
 ORDER BY number;
 
 -- name: mark_told
 UPDATE kdsearch.trial SET told = true
-WHERE study_id = :study_id AND number = :number AND finished_at IS NOT NULL;
+WHERE study_id = :study_id AND number = :number AND repeat = 0 AND finished_at IS NOT NULL;
 
 -- ================================================================ preparation
 
@@ -215,7 +378,7 @@ WITH failed AS (
     SET state = 'failed', expires_at = NULL, deaths = deaths + 1,
         error = format('%s workers ended while they prepared the teacher, the last one was %s',
             deaths + 1, worker_id)
-    WHERE study_id = :study_id AND state = 'running' AND expires_at < clock_timestamp()
+    WHERE study_id = :study_id AND state = 'running' AND kdsearch.has_expired(expires_at)
         AND deaths + 1 >= :max_deaths
     RETURNING study_id, error)
 UPDATE kdsearch.study s SET state = 'failed', error = failed.error FROM failed WHERE s.id = failed.study_id;
@@ -223,10 +386,10 @@ UPDATE kdsearch.study s SET state = 'failed', error = failed.error FROM failed W
 -- name: take_preparation
 UPDATE kdsearch.preparation
 SET deaths = deaths + CASE WHEN state = 'running' THEN 1 ELSE 0 END,
-    state = 'running', attempt = attempt + 1, worker_id = :worker_id,
+    state = 'running', attempt = attempt + 1, worker_id = :worker_id, taken_at = clock_timestamp(),
     expires_at = clock_timestamp() + make_interval(secs => CAST(:ttl_s AS double precision))
 WHERE study_id = :study_id
-    AND (state = 'waiting' OR (state = 'running' AND expires_at < clock_timestamp()))
+    AND (state = 'waiting' OR (state = 'running' AND kdsearch.has_expired(expires_at)))
 RETURNING study_id, attempt, worker_id, checkpoint;
 
 -- name: renew_preparation
@@ -251,6 +414,11 @@ WHERE study_id = :study_id AND attempt = :attempt AND worker_id = :worker_id
 UPDATE kdsearch.preparation SET state = 'waiting', expires_at = NULL
 WHERE study_id = :study_id AND attempt = :attempt AND worker_id = :worker_id
     AND state IN ('running', 'waiting');
+
+-- name: bury_preparation
+-- Its holder is known to be dead: the next look finds the lease run out, also right after a start.
+UPDATE kdsearch.preparation SET expires_at = '-infinity'
+WHERE worker_id = :worker_id AND state = 'running';
 
 -- ================================================================ workers
 
@@ -278,31 +446,73 @@ ON CONFLICT (study_id, number) DO NOTHING;
 -- name: count_test_reads
 SELECT count(*) FROM kdsearch.test_read WHERE study_id = :study_id;
 
+-- ================================================================ how sure the front is
+
+-- name: forget_standings
+DELETE FROM kdsearch.standing WHERE study_id = :study_id;
+
+-- name: insert_standing
+INSERT INTO kdsearch.standing (study_id, number, quality, low, high, on_front, seeds)
+VALUES (:study_id, :number, :quality, :low, :high, :on_front, CAST(:seeds AS jsonb));
+
 -- ================================================================ what the lists and the dashboard read
 
 -- name: list_studies
-SELECT s.*, coalesce(c.counts, '{}') AS counts
+SELECT s.*, coalesce(c.counts, '{}') AS counts, coalesce(c.epochs_run, 0) AS epochs_run
 FROM kdsearch.study s
 LEFT JOIN (
-    SELECT study_id, jsonb_object_agg(state, num) AS counts
-    FROM (SELECT study_id, state, count(*) AS num FROM kdsearch.trial GROUP BY study_id, state) by_state
+    SELECT study_id, jsonb_object_agg(state, num) AS counts, CAST(sum(epochs) AS bigint) AS epochs_run
+    FROM (
+        SELECT study_id, state, count(*) AS num, sum(epochs_run) AS epochs
+        FROM kdsearch.trial WHERE repeat = 0 GROUP BY study_id, state) by_state
     GROUP BY study_id) c ON c.study_id = s.id
 WHERE CAST(:name AS text) IS NULL OR s.name = :name
 ORDER BY s.created_at DESC, s.id DESC;
 
 -- name: list_trials
 SELECT t.number, t.state, t.origin, t.config, t.scores, t.latency, t.constraints, t.attempt, t.worker_id, t.result,
-    t.failure, t.created_at, t.started_at, t.finished_at, s.spec_json #>> '{objectives,latency}' AS latency_name
+    t.epochs_run, t.deaths, t.accumulate, t.failure, t.created_at, t.started_at, t.finished_at, s.spec_json #>> '{objectives,latency}' AS latency_name
 FROM kdsearch.trial t JOIN kdsearch.study s ON s.id = t.study_id
-WHERE t.study_id = :study_id
+WHERE t.study_id = :study_id AND t.repeat = 0
     AND (CAST(:state AS text) IS NULL OR t.state = :state)
     AND (CAST(:number AS integer) IS NULL OR t.number = :number)
 ORDER BY t.number;
 
 -- name: list_epochs
 SELECT epoch, stage, rows_seen, losses, scores, seconds, at
-FROM kdsearch.epoch WHERE study_id = :study_id AND number = :number
+FROM kdsearch.epoch WHERE study_id = :study_id AND number = :number AND repeat = 0
 ORDER BY epoch;
+
+-- name: history
+SELECT t.number, t.config, t.state, CAST(t.latency ->> :latency_name AS double precision) AS latency_ms,
+    t.quality, e.epochs, e.qualities
+FROM kdsearch.trial t LEFT JOIN (
+    SELECT number, array_agg(epoch ORDER BY epoch) AS epochs, array_agg(quality ORDER BY epoch) AS qualities
+    FROM kdsearch.epoch
+    WHERE :with_epochs AND study_id = :study_id AND repeat = 0 AND quality IS NOT NULL
+    GROUP BY number) e ON e.number = t.number
+WHERE t.study_id = :study_id AND t.repeat = 0
+ORDER BY t.number;
+
+-- name: list_attempts
+SELECT repeat, attempt, worker_id AS worker, started_at, ended_at, ended, traceback
+FROM kdsearch.attempt WHERE study_id = :study_id AND number = :number
+ORDER BY repeat, attempt;
+
+-- name: list_decisions
+SELECT repeat, attempt, at, action, rule, reason, epoch, inputs
+FROM kdsearch.decision WHERE study_id = :study_id AND number = :number
+ORDER BY id;
+
+-- name: list_repeats
+SELECT number, repeat, config, state, scores, result, failure, worker_id AS worker, attempt, epochs_run
+FROM kdsearch.trial WHERE study_id = :study_id AND repeat > 0
+ORDER BY number, repeat;
+
+-- name: list_standings
+SELECT number, quality, low, high, on_front, seeds
+FROM kdsearch.standing WHERE study_id = :study_id
+ORDER BY number;
 
 -- name: list_workers
 SELECT id, host, pid, device, profile_key, state, started_at, seen_at

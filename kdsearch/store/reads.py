@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Engine, RowMapping
+from sqlalchemy import Connection, Engine, RowMapping
 
 from kdsearch.core import pareto
 from kdsearch.core.errors import NotFoundError
-from kdsearch.core.records import Failure, Latency, Scores, TrialConfig, TrialState
+from kdsearch.core.records import Decision, Failure, Latency, Scores, Standing, TrialConfig, TrialState, Tried
 from kdsearch.core.space import Scalar
+from kdsearch.store.rows import AttemptRow, DecisionRow, RepeatRow
 from kdsearch.store.sql import execute, number, numbers
 from kdsearch.store.studies import StudyState, not_found
 from kdsearch.store.transactions import begin
@@ -55,7 +57,12 @@ class StudyRow:
     budget_trials: int
     budget_hours: float | None
     budget_failed: int
+    budget_epochs: int | None = None
+    budget_gpu_hours: float | None = None
     active_seconds: float
+    gpu_seconds: float = 0.0
+    epochs_run: int = 0
+    """Of all trials together; repeats are not among them."""
     prepared: str | None
     teacher: TeacherRow | None
     quality_name: str
@@ -84,9 +91,16 @@ class TrialRow:
     feasible: bool
     """Whether every constraint is known and met."""
     attempt: int
+    """How many times it was leased."""
+    deaths: int = 0
+    """How many of them ended with their worker."""
+    accumulate: int = 1
+    """Parts in which a batch goes through memory."""
     worker: str
+    """Who has it or had it last; empty while it waits for its first, or for one after a pause."""
     best_epoch: int | None
     epochs_run: int | None
+    """So far; None before the first has ended."""
     rows_seen: int | None
     train_seconds: float | None
     teacher: Scores | None = None
@@ -182,14 +196,23 @@ def _study(row: RowMapping) -> StudyRow:
 
 _OF_RESULT = (
     "best_epoch",
-    "epochs_run",
     "rows_seen",
     "train_seconds",
     "peak_memory_mb",
     "artifact",
     "validation_logits",
 )
-_OF_TRIAL = ("number", "state", "origin", "attempt", "created_at", "started_at", "finished_at")
+_OF_TRIAL = (
+    "number",
+    "state",
+    "origin",
+    "attempt",
+    "deaths",
+    "accumulate",
+    "created_at",
+    "started_at",
+    "finished_at",
+)
 
 
 def _trial(row: RowMapping) -> TrialRow:
@@ -201,6 +224,7 @@ def _trial(row: RowMapping) -> TrialRow:
     own |= {name: result.get(name) for name in _OF_RESULT}
     return TrialRow(
         **own,
+        epochs_run=row["epochs_run"] or None,
         student=config.student,
         scheme=config.scheme,
         params=config.params,
@@ -261,6 +285,84 @@ def epochs(engine: Engine, study_id: int, number: int) -> list[EpochRow]:
         EpochRow(**{**row, "losses": numbers(row["losses"]), "scores": scores_of(row["scores"])})
         for row in rows
     ]
+
+
+@contextmanager
+def _connected(where: Connection | Engine) -> Iterator[Connection]:
+    if isinstance(where, Connection):
+        yield where
+    else:
+        with begin(where) as connection:
+            yield connection
+
+
+def history(
+    where: Connection | Engine, study_id: int, latency_name: str, *, with_epochs: bool
+) -> list[Tried]:
+    """Every trial as the search sees it, by number; learning curves only where they are asked for."""
+    with _connected(where) as connection:
+        values = {"latency_name": latency_name, "with_epochs": with_epochs}
+        rows = execute(connection, "history", study_id=study_id, **values).all()
+    return [
+        Tried(
+            number=row.number,
+            config=TrialConfig.from_json(row.config),
+            state=row.state,
+            latency_ms=row.latency_ms,
+            qualities=dict(zip(row.epochs or (), row.qualities or (), strict=True)),
+            quality=row.quality,
+        )
+        for row in rows
+    ]
+
+
+def attempts(engine: Engine, study_id: int, number: int) -> list[AttemptRow]:
+    """Every lease of a trial and then of its repeats, in order."""
+    with begin(engine) as connection:
+        rows = execute(connection, "list_attempts", study_id=study_id, number=number).mappings()
+        return [AttemptRow(**row) for row in rows]
+
+
+def decisions(engine: Engine, study_id: int, number: int) -> list[DecisionRow]:
+    """What was decided of a trial and its repeats, in order."""
+    with begin(engine) as connection:
+        rows = execute(connection, "list_decisions", study_id=study_id, number=number).mappings().all()
+    return [
+        DecisionRow(
+            decision=Decision(**{name: row[name] for name in Decision.__dataclass_fields__}),
+            **{name: row[name] for name in ("repeat", "attempt", "at")},
+        )
+        for row in rows
+    ]
+
+
+def repeats(engine: Engine, study_id: int) -> list[RepeatRow]:
+    """Further trainings of trials with other seeds, by trial."""
+    with begin(engine) as connection:
+        rows = execute(connection, "list_repeats", study_id=study_id).mappings().all()
+    return [_repeat(row) for row in rows]
+
+
+def _repeat(row: RowMapping) -> RepeatRow:
+    config, scores = TrialConfig.from_json(row["config"]), scores_of(row["scores"])
+    result: Mapping[str, Any] = row["result"] or {}
+    own = {name: row[name] for name in ("number", "repeat", "state", "epochs_run", "attempt", "worker")}
+    own |= {name: result.get(name) for name in ("validation_logits", "artifact", "train_seconds")}
+    return RepeatRow(
+        **own,
+        config=config,
+        seed=config.seed,
+        scores=scores,
+        quality=None if scores is None else scores.quality,
+        failure=None if row["failure"] is None else Failure(**row["failure"]),
+    )
+
+
+def standings(engine: Engine, study_id: int) -> list[Standing]:
+    """How sure the front is, by trial; empty before the study closed."""
+    with begin(engine) as connection:
+        rows = execute(connection, "list_standings", study_id=study_id).mappings()
+        return [Standing(**{**row, "seeds": tuple(row["seeds"])}) for row in rows]
 
 
 def workers(engine: Engine, study_id: int) -> list[WorkerRow]:

@@ -16,7 +16,8 @@ from kdsearch.core.spec import BudgetSpec
 from kdsearch.store.sql import execute
 from kdsearch.store.transactions import begin, repeatable
 
-StudyState: TypeAlias = Literal["open", "done", "failed"]
+StudyState: TypeAlias = Literal["open", "paused", "done", "failed"]
+"""Of a paused study nothing new is handed out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +61,25 @@ class BudgetState:
     """How much of a study's budget is spent."""
 
     num_trials: int
-    """Every trial number counts, finished or not."""
+    """Every trial number counts, finished or not; repeats do not."""
     max_trials: int
     num_failed: int
     max_failed: int
     num_open: int
     """Waiting or running."""
+    num_open_repeats: int
+    num_paused: int
+    epochs_reserved: int
+    """As run where a trial has ended or is paused, the whole configuration where it is open."""
+    max_epochs: int | None
     out_of_time: bool
+    """The hours or the GPU hours are spent."""
 
 
 def create_study(engine: Engine, new: NewStudy) -> StudyRecord:
     """Record a study and its preparation, waiting; ConflictError if the name is taken."""
     values = {name: getattr(new, name) for name in new.__dataclass_fields__ if name != "budget"}
-    budget = {f"budget_{name}": getattr(new.budget, name) for name in ("trials", "hours", "failed")}
+    budget = {f"budget_{name}": value for name, value in new.budget.model_dump().items()}
     with begin(engine) as connection:
         study_id = execute(connection, "insert_study", **values, **budget).scalar()
         if study_id is None:
@@ -140,6 +147,15 @@ def touch_active(engine: Engine, study_id: int) -> None:
     """Count the time since the last touch, one minute at most, as time in which somebody worked."""
     with begin(engine) as connection:
         execute(connection, "touch_active", study_id=study_id)
+
+
+def touch_gpu(engine: Engine, worker_id: str) -> None:
+    """Count the time since this worker's last touch in which it held a lease, one minute at most.
+
+    To be called at every beat by a worker on a GPU, also right after a lease has ended.
+    """
+    with begin(engine) as connection:
+        execute(connection, "touch_gpu", worker_id=worker_id)
 
 
 def budget_state(connection: Connection, study_id: int) -> BudgetState:

@@ -1,8 +1,7 @@
-"""The worker: prepare or wait, then claim, run and tell, until the study's budget is spent.
+"""The worker: prepare or wait, then claim, run and tell, until the study is done or somebody says stop.
 
-Who runs what is decided here and nowhere else: one transaction per study holds the advisory lock,
-sweeps, hands out what waits, adopts what was asked for and never leased, and asks for a new trial
-only while the budget allows it. So N workers never overshoot.
+What is claimed is decided in `worker.claim`, what becomes of a trial in `worker.trial`; here they are strung
+together, and Optuna is told what is on record.
 """
 
 from __future__ import annotations
@@ -11,37 +10,28 @@ import os
 import secrets
 import socket
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal, TypeAlias
 
 import structlog
 import torch
-from sqlalchemy.engine import Connection
 
-from kdsearch.core.errors import (
-    ArtifactError,
-    KdsearchError,
-    LeaseLostError,
-    StorageError,
-    TooManyFailuresError,
-    UsageError,
-)
-from kdsearch.core.records import Failure
+from kdsearch.core.errors import ArtifactError, KdsearchError, LeaseLostError, StorageError, UsageError
 from kdsearch.core.studyfile import spec_from_json
 from kdsearch.data.inputs import Inputs
 from kdsearch.data.prepared import Prepared
 from kdsearch.measure.hostlock import HostLock
 from kdsearch.measure.profile import hardware_profile
-from kdsearch.search.asking import Asked, Search
-from kdsearch.store import leases, studies, workers
+from kdsearch.search.asking import Search
+from kdsearch.store import preparations, studies, telling, workers
 from kdsearch.store.connect import Store
 from kdsearch.store.leases import Lease
 from kdsearch.store.optuna_storage import optuna_storage
-from kdsearch.store.studies import BudgetState
-from kdsearch.store.transactions import repeatable
+from kdsearch.worker import closing, rungs
+from kdsearch.worker.claim import Claim, Claims
 from kdsearch.worker.context import Progress, Stopped, WorkerContext, WorkerOptions
+from kdsearch.worker.delivery import Delivery
 from kdsearch.worker.material import Material
 from kdsearch.worker.measuring import can_measure
 from kdsearch.worker.prepare import prepare
@@ -49,8 +39,7 @@ from kdsearch.worker.pulse import Pulse
 from kdsearch.worker.trial import run_trial
 
 log = structlog.get_logger()
-Outcome: TypeAlias = Literal["done", "stopped"]
-Claim: TypeAlias = Lease | Literal["wait", "done"]
+Outcome: TypeAlias = Literal["done", "stopped", "deleted"]
 
 
 def work(
@@ -64,11 +53,11 @@ def work(
     context = open_context(store, study_name, options, should_stop)
     torch.set_num_threads(options.threads)
     workers.register(store.engine, _self_description(context))
-    pulse = Pulse(context)
+    pulse, delivery = Pulse(context), Delivery(context)
     try:
-        with pulse.beating():
+        with pulse.beating(), delivery.delivering():
             prepared = _prepared(context, pulse)
-            return "stopped" if prepared is None else _Worker(context, prepared, pulse).run()
+            return "stopped" if prepared is None else _Worker(context, prepared, pulse, delivery).run()
     finally:
         with suppress(StorageError):  # the outcome, or the error under way, says more
             workers.retire(store.engine, context.worker_id)
@@ -125,7 +114,7 @@ def _prepared(context: WorkerContext, pulse: Pulse) -> Prepared | None:
     """What the preparation left, made by this worker or awaited; None when it is to stop."""
     engine = context.store.engine
     while not context.should_stop():
-        row = leases.preparation(engine, context.study.id)
+        row = preparations.preparation(engine, context.study.id)
         if row.state == "failed":
             raise KdsearchError(
                 f"study {context.study.name!r} could not be prepared: {row.error}",
@@ -145,27 +134,27 @@ def _prepare_or_wait(context: WorkerContext, pulse: Pulse) -> None:
             "torch sees no GPU here",
             hint="start a worker on a machine that has one, or `latency: {device: cpu}` in the study file",
         )
-    lease = leases.take_preparation(engine, context.study.id, context.worker_id, ttl)
+    lease = preparations.take_preparation(engine, context.study.id, context.worker_id, ttl)
     if lease is None:
         time.sleep(context.options.poll_s)
         return
     try:
-        with pulse.holding(lambda: leases.renew_preparation(engine, lease, ttl)):
+        with pulse.preparing(lease):
             prepare(context, lease, pulse)
     except Stopped:
         with suppress(LeaseLostError):
-            leases.give_back_preparation(engine, lease)
+            preparations.give_back_preparation(engine, lease)
     except LeaseLostError:
         log.warning("another worker prepares the study now")
     except ArtifactError:  # not the study's fault: another worker may reach them, or this one later
         with suppress(LeaseLostError):
-            leases.give_back_preparation(engine, lease)
+            preparations.give_back_preparation(engine, lease)
         raise
     except StorageError:  # the lease runs out, and somebody goes on from what is stored
         raise
     except Exception as error:
         with suppress(LeaseLostError):
-            leases.fail_preparation(engine, lease, f"{type(error).__name__}: {error}")
+            preparations.fail_preparation(engine, lease, f"{type(error).__name__}: {error}")
         raise
 
 
@@ -175,60 +164,61 @@ def _prepare_or_wait(context: WorkerContext, pulse: Pulse) -> None:
 class _Worker:
     """Claims and runs trials of one prepared study."""
 
-    def __init__(self, context: WorkerContext, prepared: Prepared, pulse: Pulse) -> None:
-        self.context, self.pulse = context, pulse
+    def __init__(self, context: WorkerContext, prepared: Prepared, pulse: Pulse, delivery: Delivery) -> None:
+        self.context, self.pulse, self.delivery = context, pulse, delivery
         self.engine = context.store.engine
         self.material = Material(context, prepared)
-        self.can_measure = can_measure(context, prepared)
+        measures = can_measure(context, prepared)
         storage = optuna_storage(context.store)
         self.search = Search.open(storage, context.study.optuna_name, context.plan)
-        if not self.can_measure:
+        self.claims = Claims(self.material, self.search, can_measure=measures)
+        self.begun = 0
+        if not measures:
             log.warning("this machine is not the study's measuring profile: it trains, it never measures")
 
     def run(self) -> Outcome:
         while not self.context.should_stop():
-            self._tell_what_is_untold()
-            claim = self._claim()
-            if claim == "done":
-                self._tell_what_is_untold()  # claiming may have given up on the last one
-                return "done"
+            try:
+                claim = self.delivery.patiently(self._claim)
+            except Stopped:
+                break
+            if claim in ("done", "gone"):
+                return "done" if claim == "done" else self._deleted()
             if isinstance(claim, Lease):
                 self._run(claim)
             else:
                 time.sleep(self.context.options.poll_s)
         return "stopped"
 
-    def _run(self, lease: Lease) -> None:
-        renew = lambda: leases.renew(self.engine, lease, self.context.options.lease_s)  # noqa: E731
-        try:
-            with self.pulse.holding(renew):
-                run_trial(self.material, lease, self.pulse)
-        except LeaseLostError:
-            log.warning("another worker has this trial now", trial=lease.number)
-        except StorageError:  # not the trial's fault: somebody goes on when its lease has run out
-            raise
-        except Exception as error:  # the trial boundary: whatever it was is the trial's failure
-            self._record_failure(lease, error)
-            if isinstance(error, torch.AcceleratorError):  # the device is lost to this process
-                raise
+    def _claim(self) -> Claim:
+        """What is next; may be repeated after any outage."""
+        self._tell_what_is_untold()
+        claim = self.claims.take()
+        if claim == "close":
+            closing.put_standings(self.material)
+            claim = self.claims.take(conclude=True)
+        if claim == "done":
+            self._tell_what_is_untold()  # closing has given up what was paused
+        return claim
 
-    def _record_failure(self, lease: Lease, error: Exception) -> None:
-        kind: Literal["out_of_memory", "exception"] = (
-            "out_of_memory" if isinstance(error, torch.OutOfMemoryError) else "exception"
-        )
-        failure = Failure(
-            kind=kind, message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc()
-        )
-        log.error("trial failed", trial=lease.number, error=failure.message)
+    def _deleted(self) -> Outcome:
+        log.warning("the study was deleted: nothing is left to do", study=self.context.study.name)
+        return "deleted"
+
+    def _run(self, lease: Lease) -> None:
+        if self.begun:  # a worker that has just joined trains first
+            self.claims.leave_one_ready()
+        self.begun += 1
+        judge = rungs.Judge(self.material, lease)
         try:
-            leases.finish_failed(self.engine, lease, failure)
+            run_trial(self.material, lease, self.pulse, self.delivery, judge)
         except LeaseLostError:
             log.warning("another worker has this trial now", trial=lease.number)
 
     def _tell_what_is_untold(self) -> None:
         """Tell Optuna what is on record; a crash between the two heals here, in any worker."""
         objective = self.context.spec.objectives.latency
-        for row in leases.untold(self.engine, self.context.study.id):
+        for row in telling.untold(self.engine, self.context.study.id):
             if row.state == "complete" and row.quality is not None and row.latency is not None:
                 self.search.tell_complete(
                     row.number,
@@ -236,62 +226,8 @@ class _Worker:
                     latency_ms=row.latency.at(objective),
                     constraints=row.constraints,
                 )
-            elif row.state == "rejected":
+            elif row.state in ("rejected", "stopped"):
                 self.search.tell_rejected(row.number, row.constraints)
             else:
                 self.search.tell_failed(row.number)
-            leases.mark_told(self.engine, self.context.study.id, row.number)
-
-    # ---------------------------------------------------------------- claiming
-
-    @repeatable  # a broken turn is rolled back; what was asked for meanwhile is adopted by the next one
-    def _claim(self) -> Claim:
-        study_id = self.context.study.id
-        with leases.study_turn(self.engine, study_id) as conn:
-            leases.sweep(conn, study_id)
-            budget = studies.budget_state(conn, study_id)
-            if budget.num_failed <= budget.max_failed:
-                return self._next(conn, budget)
-        # Out here, so that what was swept stays swept.
-        raise TooManyFailuresError(
-            f"{budget.num_failed} trials of study {self.context.study.name!r} failed, "
-            f"its budget allows {budget.max_failed}",
-            hint=f"kdsearch trial list {self.context.study.name} --state failed",
-        )
-
-    def _next(self, conn: Connection, budget: BudgetState) -> Claim:
-        """What waits, else a new trial within the budget, else the end."""
-        study_id, me = self.context.study.id, self.context.worker_id
-        waiting = leases.take_waiting(
-            conn, study_id, me, self.context.options.lease_s, can_measure=self.can_measure
-        )
-        if waiting is not None:
-            return waiting
-        if budget.num_trials < budget.max_trials and not budget.out_of_time:
-            return self._new_trial(conn)
-        left = budget.num_open
-        if budget.out_of_time:  # a measuring machine may never come, and no hour is left to wait for one
-            left -= leases.stop_unmeasured(conn, study_id)
-        if left:
-            return "wait"
-        studies.set_state(conn, study_id, "done")
-        return "done"
-
-    def _new_trial(self, conn: Connection) -> Claim:
-        """Adopt a trial that somebody asked for and never leased, else ask."""
-        study_id = self.context.study.id
-        if not self.can_measure and studies.awaits_measuring(conn, study_id):
-            return "wait"
-        orphans = self.search.orphans(leases.known_numbers(conn, study_id))
-        asked: Asked = orphans[0] if orphans else self.search.ask()
-        return leases.insert_running(
-            conn,
-            study_id,
-            number=asked.number,
-            optuna_trial_id=asked.optuna_trial_id,
-            config=asked.config,
-            architecture_key=self.material.architecture(asked.config),
-            worker_id=self.context.worker_id,
-            ttl_s=self.context.options.lease_s,
-            origin=asked.origin,
-        )
+            telling.mark_told(self.engine, self.context.study.id, row.number)

@@ -21,8 +21,8 @@ from kdsearch.data.prepared import TEACHER_VOCABULARY, Prepared, PreparedPool, R
 from kdsearch.distill.stage import TEACHER, TRAJECTORY
 from kdsearch.measure.profile import hardware_profile
 from kdsearch.measure.quality import score
-from kdsearch.store import leases, studies
-from kdsearch.store.leases import PreparationLease
+from kdsearch.store import preparations, studies
+from kdsearch.store.preparations import PreparationLease
 from kdsearch.teachers import source
 from kdsearch.worker import measuring
 from kdsearch.worker.context import WorkerContext
@@ -45,7 +45,7 @@ def prepare(context: WorkerContext, lease: PreparationLease, pulse: Pulse) -> No
             sha256 = _Preparation(preparing).run().save(context.store.blobs)
     finally:
         torch.set_num_threads(context.options.threads)
-    leases.finish_preparation(context.store.engine, lease, sha256)
+    preparations.finish_preparation(context.store.engine, lease, sha256)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kdsearch.core.canonical import canonical_json
-from kdsearch.store import leases
-from kdsearch.store.leases import PreparationLease
+from kdsearch.store import preparations
+from kdsearch.store.preparations import PreparationLease
 from kdsearch.worker.context import Stopped, WorkerContext
 from kdsearch.worker.pulse import Pulse
 
@@ -50,7 +50,7 @@ class Preparing:
 
     def say(self, text: str) -> None:
         """Put on record how far it is. Raises Stopped when it is to let go."""
-        leases.preparation_progress(self.context.store.engine, self.lease, text)
+        preparations.preparation_progress(self.context.store.engine, self.lease, text)
         if self.should_stop():
             raise Stopped
 
@@ -62,7 +62,7 @@ class Preparing:
 
         def keep(text: str, state: str) -> None:
             blob = self.context.store.blobs.put(canonical_json({"step": step, "state": state}).encode())
-            leases.preparation_progress(self.context.store.engine, self.lease, text, blob)
+            preparations.preparation_progress(self.context.store.engine, self.lease, text, blob)
 
         return keep
 

@@ -9,12 +9,13 @@ from sqlalchemy import text
 from store_bench import Bench
 
 from kdsearch.core.errors import LeaseLostError
-from kdsearch.store import leases, studies
-from kdsearch.store.leases import MAX_DEATHS, PreparationLease
+from kdsearch.store import preparations, studies
+from kdsearch.store.leases import MAX_DEATHS
+from kdsearch.store.preparations import PreparationLease
 
 
 def take(bench: Bench, worker: str = "w1") -> PreparationLease | None:
-    return leases.take_preparation(bench.engine, bench.study.id, worker, 60)
+    return preparations.take_preparation(bench.engine, bench.study.id, worker, 60)
 
 
 def expire(bench: Bench) -> None:
@@ -24,48 +25,48 @@ def expire(bench: Bench) -> None:
 
 
 def state(bench: Bench) -> str:
-    return leases.preparation(bench.engine, bench.study.id).state
+    return preparations.preparation(bench.engine, bench.study.id).state
 
 
 def test_one_prepares_and_the_others_see_how_far_it_is(bench: Bench) -> None:
     lease = take(bench)
     assert lease is not None
     assert take(bench, "w2") is None
-    leases.preparation_progress(bench.engine, lease, "epoch 1 of 2", "c" * 64)
-    leases.preparation_progress(bench.engine, lease, "epoch 2 of 2")
-    row = leases.preparation(bench.engine, bench.study.id)
+    preparations.preparation_progress(bench.engine, lease, "epoch 1 of 2", "c" * 64)
+    preparations.preparation_progress(bench.engine, lease, "epoch 2 of 2")
+    row = preparations.preparation(bench.engine, bench.study.id)
     assert (row.state, row.progress, row.worker_id, row.checkpoint) == (
         "running",
         "epoch 2 of 2",
         "w1",
         "c" * 64,
     )
-    leases.renew_preparation(bench.engine, lease, 60)
+    preparations.renew_preparation(bench.engine, lease, 60)
     for _ in range(2):
-        leases.finish_preparation(bench.engine, lease, "d" * 64)
+        preparations.finish_preparation(bench.engine, lease, "d" * 64)
     assert take(bench, "w2") is None
-    assert leases.preparation(bench.engine, bench.study.id).prepared == "d" * 64
+    assert preparations.preparation(bench.engine, bench.study.id).prepared == "d" * 64
     assert studies.find_study(bench.engine, "spam").prepared == "d" * 64
 
 
 def test_a_dead_holder_is_replaced_and_fenced(bench: Bench) -> None:
     dead = take(bench)
     assert dead is not None
-    leases.preparation_progress(bench.engine, dead, "anchor 1", "c" * 64)
+    preparations.preparation_progress(bench.engine, dead, "anchor 1", "c" * 64)
     expire(bench)
     heir = take(bench, "w2")
     assert heir is not None
     assert (heir.checkpoint, heir.attempt) == ("c" * 64, dead.attempt + 1)
     for write in (
-        lambda: leases.renew_preparation(bench.engine, dead, 60),
-        lambda: leases.preparation_progress(bench.engine, dead, "zombie", "e" * 64),
-        lambda: leases.finish_preparation(bench.engine, dead, "e" * 64),
-        lambda: leases.fail_preparation(bench.engine, dead, "zombie"),
-        lambda: leases.give_back_preparation(bench.engine, dead),
+        lambda: preparations.renew_preparation(bench.engine, dead, 60),
+        lambda: preparations.preparation_progress(bench.engine, dead, "zombie", "e" * 64),
+        lambda: preparations.finish_preparation(bench.engine, dead, "e" * 64),
+        lambda: preparations.fail_preparation(bench.engine, dead, "zombie"),
+        lambda: preparations.give_back_preparation(bench.engine, dead),
     ):
         with pytest.raises(LeaseLostError):
             write()
-    row = leases.preparation(bench.engine, bench.study.id)
+    row = preparations.preparation(bench.engine, bench.study.id)
     assert (row.state, row.progress, row.prepared) == ("running", "anchor 1", None)
     assert studies.find_study(bench.engine, "spam").state == "open"
 
@@ -74,7 +75,7 @@ def test_given_back_is_taken_again_and_costs_no_death(bench: Bench) -> None:
     for number in range(3 * MAX_DEATHS):
         lease = take(bench, f"w{number}")
         assert lease is not None
-        leases.give_back_preparation(bench.engine, lease)
+        preparations.give_back_preparation(bench.engine, lease)
     assert state(bench) == "waiting"
 
 
@@ -92,7 +93,7 @@ def test_a_preparation_that_kills_its_workers_fails_the_study(bench: Bench) -> N
 def test_a_failed_preparation_is_tried_again_after_reopening(bench: Bench) -> None:
     lease = take(bench)
     assert lease is not None
-    leases.fail_preparation(bench.engine, lease, "no space left\0")
+    preparations.fail_preparation(bench.engine, lease, "no space left\0")
     study = studies.find_study(bench.engine, "spam")
     assert (study.state, study.error) == ("failed", "no space left")
     assert take(bench) is None

@@ -12,7 +12,7 @@ from store_bench import SPEC, Bench, latency, new_study, result, scores
 from kdsearch.core.errors import ConflictError, NotFoundError
 from kdsearch.core.records import Failure
 from kdsearch.core.spec import BudgetSpec
-from kdsearch.store import cache, leases, readings, reads, studies, workers
+from kdsearch.store import cache, leases, preparations, readings, reads, studies, workers
 from kdsearch.store.connect import Store
 
 
@@ -28,7 +28,7 @@ def test_a_study_is_found_as_it_was_made(store: Store) -> None:
     assert made == found
     assert found.spec_json == SPEC
     assert (found.state, found.prepared) == ("open", None)
-    assert leases.preparation(store.engine, made.id).state == "waiting"
+    assert preparations.preparation(store.engine, made.id).state == "waiting"
 
 
 def test_a_taken_name_is_a_conflict_also_when_many_want_it(store: Store) -> None:

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from kdsearch.core.studyfile import StudyFile
-from kdsearch.store import leases, reads
+from kdsearch.store import leases, reads, telling
 from kdsearch.store.connect import Store, open_store
 from kdsearch.worker import trial as trial_module
 from kdsearch.worker import tuning as tuning_module
@@ -149,7 +149,7 @@ def test_what_was_recorded_and_not_told_is_told_by_the_next_worker(
         conn.execute(text("UPDATE kdsearch.study SET state = 'open'"))
     assert work(store, "tiny", options=options, should_stop=lambda: False) == "done"
     study = reads.study(store.engine, "tiny")
-    assert leases.untold(store.engine, study.id) == []
+    assert telling.untold(store.engine, study.id) == []
 
 
 def test_checkpoints_do_not_pile_up(store: Store, write_study: Write, finish: Finish, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from kdsearch.core.errors import TooManyFailuresError
 from kdsearch.core.studyfile import StudyFile
 from kdsearch.measure import hostlock
 from kdsearch.measure.hostlock import HostLock
-from kdsearch.store import leases, reads, workers
+from kdsearch.store import leases, preparations, reads, telling, workers
 from kdsearch.store.connect import Store
 from kdsearch.worker import measuring
 from kdsearch.worker import preparing as preparing_module
@@ -173,7 +173,7 @@ def test_the_last_trial_given_up_is_told(
     with store.engine.begin() as conn:
         conn.execute(text(dead))
     assert work(store, "tiny", options=options, should_stop=lambda: False) == "done"
-    assert leases.untold(store.engine, study_id) == []
+    assert telling.untold(store.engine, study_id) == []
 
 
 def test_stopping_at_an_anchor_leaves_one_checkpoint(
@@ -181,7 +181,7 @@ def test_stopping_at_an_anchor_leaves_one_checkpoint(
 ) -> None:
     started(store, write_study(trials=1))
     stop, kept = Flag(), []
-    original = leases.preparation_progress
+    original = preparations.preparation_progress
 
     def stop_at_the_second_anchor(*args: Any) -> None:
         original(*args)
@@ -193,7 +193,7 @@ def test_stopping_at_an_anchor_leaves_one_checkpoint(
         return [path for path in files if path.read_bytes().startswith(b"kdsearch checkpoint of")]
 
     with monkeypatch.context() as patch:
-        patch.setattr(preparing_module.leases, "preparation_progress", stop_at_the_second_anchor)
+        patch.setattr(preparing_module.preparations, "preparation_progress", stop_at_the_second_anchor)
         assert work(store, "tiny", options=options, should_stop=stop) == "stopped"
     assert len(checkpoints()) <= 1
     assert work(store, "tiny", options=options, should_stop=lambda: False) == "done"

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from kdsearch.core.errors import ArtifactError
 from kdsearch.core.studyfile import StudyFile
 from kdsearch.data.prepared import Prepared
-from kdsearch.store import cache, leases, reads
+from kdsearch.store import cache, leases, preparations, reads
 from kdsearch.store.connect import Store, open_store
 from kdsearch.worker import prepare as prepare_module
 from kdsearch.worker import preparing as preparing_module
@@ -102,7 +102,7 @@ def test_a_fine_tuning_whose_checkpoint_is_gone_starts_afresh(
     store: Store, write_study: Write, options: WorkerOptions, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     record = create_or_resume(store, write_study(trials=1), on_progress=lambda _: None)
-    original = leases.preparation_progress
+    original = preparations.preparation_progress
 
     def die_after_an_anchor(*args: Any) -> None:
         original(*args)
@@ -110,7 +110,7 @@ def test_a_fine_tuning_whose_checkpoint_is_gone_starts_afresh(
             raise Died
 
     with monkeypatch.context() as patch:
-        patch.setattr(preparing_module.leases, "preparation_progress", die_after_an_anchor)
+        patch.setattr(preparing_module.preparations, "preparation_progress", die_after_an_anchor)
         with pytest.raises(Died):
             work(store, record.name, options=options, should_stop=lambda: False)
     unfinished = reads.preparation(store.engine, record.id).checkpoint

@@ -14,7 +14,7 @@ from kdsearch.core.records import HardwareProfile
 from kdsearch.core.spec import LatencySpec
 from kdsearch.core.studyfile import StudyFile
 from kdsearch.measure.profile import hardware_profile
-from kdsearch.store import leases, reads
+from kdsearch.store import reads, telling
 from kdsearch.store.connect import Store
 from kdsearch.worker import measuring
 from kdsearch.worker import trial as trial_module
@@ -90,7 +90,7 @@ def test_when_the_hours_are_spent_nobody_waits_for_the_studys_profile(
     assert work(store, "tiny", options=options, should_stop=lambda: next(asked, True)) == "done"
     (row,) = reads.trials(store.engine, study_id)
     assert row.state == "stopped"
-    assert leases.untold(store.engine, study_id) == []
+    assert telling.untold(store.engine, study_id) == []
 
 
 def test_a_study_that_measures_on_a_gpu_is_not_prepared_without_one(
