@@ -5,23 +5,26 @@ Every method may be repeated, also by another process after a crash: a trial is 
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from kdsearch.core.errors import NotFoundError
 from kdsearch.core.records import TrialConfig
+from kdsearch.search.drawing import Decided, Refusals, Stored, draw, spare
+from kdsearch.search.known import Known
 from kdsearch.search.plan import SAMPLED, First, Origin, Plan, origin_of
 from kdsearch.search.samplers import SAMPLERS
+from kdsearch.search.samplers.base import SamplerSetup
 from kdsearch.store.transactions import UnavailableError, repeatable, without_secrets
 
 METRICS = ("quality", "latency_ms")
@@ -30,6 +33,7 @@ FIRST = "kdsearch:first"
 """User attribute of an enqueued first trial: what was decided of it."""
 ORIGIN = "kdsearch:origin"
 """User attribute of an enqueued first trial: who chose it."""
+NOTHING = Known()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,7 @@ class Search:
         self._storage = storage
         self._study_id = storage.get_study_id_from_name(study.study_name)
         self._plan = plan
+        self._keys: dict[int, str] = {}
 
     @staticmethod
     def free_name(storage: BaseStorage, name: str) -> str:
@@ -103,39 +108,78 @@ class Search:
 
     # ---------------------------------------------------------------- asking
 
-    def ask(self) -> Asked:
-        """A new trial: the next enqueued one, or what the sampler proposes."""
-        with _quiet():
-            trial = self._study.ask()
-        return self._configured(trial)
+    def ask(self, known: Known = NOTHING) -> Asked | None:
+        """A new trial: the next enqueued one, or what the sampler proposes; None if nothing is left to try.
 
-    def orphans(self, known: set[int]) -> list[Asked]:
+        A configuration is drawn as a whole, refused where it is known to be vain and drawn again, and only
+        then written. One process at a time: whoever asks next must know this trial, or it could be drawn
+        twice.
+        """
+        refusals = self._refusals(known)
+        with _quiet():
+            while self._is_anything_left(refusals):
+                asked = self._configured(self._study.ask(), refusals, known)
+                if asked is not None:
+                    return asked
+        return None
+
+    def orphans(self, numbers: set[int], known: Known = NOTHING) -> list[Asked]:
         """Trials that run in Optuna and that no lease knows: whoever asked for them died at once.
 
-        A value that was suggested before is suggested again.
+        ``numbers``: of the trials that are known. A value that was suggested before is suggested again; what
+        is missing is drawn as by `ask`, and a trial that can only become a vain one is told as failed.
         """
+        refusals = self._refusals(known)
         with _quiet():
             running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        lost = [trial.number for trial in running if trial.number not in known]
-        return [self._configured(self._attached(number)) for number in lost]
+            lost = [trial.number for trial in running if trial.number not in numbers]
+            found = []
+            for number in lost:
+                asked = self._configured(Trial(self._study, self._trial_id(number)), refusals, known)
+                found += [asked] if asked is not None else []
+        return found
 
-    def _attached(self, number: int) -> Trial:
-        with _quiet():
-            return Trial(self._study, self._trial_id(number))
+    def _refusals(self, known: Known) -> Refusals:
+        for tried in known.tried:
+            if tried.number not in self._keys:
+                self._keys[tried.number] = tried.config.key
+        return Refusals(known, self._plan, self._keys)
 
-    def _configured(self, trial: Trial) -> Asked:
-        # Equal seeds in two processes would propose the same; one seed per trial number never does.
-        spec = self._plan.spec.search
-        self._study.sampler = SAMPLERS[spec.sampler](_seed(spec.seed, trial.number))
-        with _quiet():
-            config = self._plan.suggest(trial)
-            attrs = trial.user_attrs
-            return Asked(
-                number=trial.number,
-                optuna_trial_id=self._trial_id(trial.number),
-                config=config,
-                origin=_first(attrs).origin if FIRST in attrs else SAMPLED,
-            )
+    def _is_anything_left(self, refusals: Refusals) -> bool:
+        """Whether the next trial can be anything at all: asked before it is made, so that none is in vain.
+
+        Enqueued trials of which this is not true are dropped: Optuna is told that they failed, which no
+        sampler looks at. They were never handed out, so the study has no trial of their number and its
+        budget does not count them; being in Optuna still, they are not enqueued again.
+        """
+        rng = np.random.default_rng(self._plan.spec.search.seed)
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        for trial in waiting:
+            if spare(self._plan, refusals.accepts, rng, _decided(trial)) is not None:
+                return True
+            with suppress(UpdateFinishedTrialError):
+                self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        return spare(self._plan, refusals.accepts, rng) is not None
+
+    def _configured(self, trial: Trial, refusals: Refusals, known: Known) -> Asked | None:
+        """The trial with all its values written; None, and failed, where they could only be vain ones."""
+        trial_id = self._trial_id(trial.number)
+        frozen = self._storage.get_trial(trial_id)
+        setup = SamplerSetup(plan=self._plan, number=trial.number, known=known)
+        sampler = SAMPLERS[self._plan.spec.search.sampler](setup)
+        rng, fixed = np.random.default_rng(setup.seed), _decided(frozen)
+        config = draw(self._plan, sampler, self._study, frozen, refusals.accepts, rng, fixed)
+        if config is None:
+            self.tell_failed(trial.number)
+            return None
+        self._study.sampler = Decided(config)
+        attrs = frozen.user_attrs
+        return Asked(
+            number=trial.number,
+            optuna_trial_id=trial_id,
+            config=self._plan.suggest(trial),
+            origin=_first(attrs).origin if FIRST in attrs else SAMPLED,
+        )
 
     # ---------------------------------------------------------------- telling
 
@@ -183,9 +227,9 @@ def _first(attrs: Mapping[str, Any]) -> First:
     return First(attrs.get(ORIGIN, origin_of(params["scheme"])), params)
 
 
-def _seed(seed: int, number: int) -> int:
-    """A seed of its own for each trial of a study."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{number}".encode()).digest()[:4])
+def _decided(trial: FrozenTrial) -> dict[str, Stored]:
+    """What its author fixed when it was enqueued, and what was written before somebody died."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
 @contextmanager

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
-from optuna.samplers import BaseSampler
-
+from kdsearch.search.samplers.base import MakeSampler
+from kdsearch.search.samplers.gp import gp
+from kdsearch.search.samplers.nsga2 import nsga2
+from kdsearch.search.samplers.qmc import qmc
 from kdsearch.search.samplers.random import random
 from kdsearch.search.samplers.tpe import tpe
 
-SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
+SAMPLERS: Mapping[str, MakeSampler] = {
     "tpe": tpe,
     "random": random,
+    "gp": gp,
+    "nsga2": nsga2,
+    "qmc": qmc,
 }
-"""From a seed to a sampler."""

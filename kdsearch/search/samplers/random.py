@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from optuna.samplers import BaseSampler, RandomSampler
 
+from kdsearch.search.samplers.base import SamplerSetup
 
-def random(seed: int) -> BaseSampler:
+
+def random(setup: SamplerSetup) -> BaseSampler:
     """Each parameter drawn from its own range."""
-    return RandomSampler(seed=seed)
+    return RandomSampler(seed=setup.seed)
