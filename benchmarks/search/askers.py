@@ -9,18 +9,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial, TrialState, create_trial
 
-from benchmarks.search.design import Draw
 from benchmarks.search.simulator import Asker
 from benchmarks.search.snapping import Snapper
-from kdsearch.core.records import TrialConfig, Tried
+from kdsearch.core.records import Tried
+from kdsearch.search.drawing import by_chance
 from kdsearch.search.known import Known
-from kdsearch.search.plan import Plan
 
 DIRECTIONS = ("maximize", "minimize")
 ENDED = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -82,60 +82,39 @@ class OptunaAsker:
         self.study.tell(self.numbers[trial.number], values, state=ENDED[trial.state])
 
 
-@dataclass(frozen=True)
-class Some:
-    """Fixes the student and the scheme of a random draw."""
+class Beginner(Asker, Protocol):
+    """An asker that can be told of a trial which it did not choose."""
 
-    draw: Draw
-    fixed: dict[str, object]
-
-    def suggest_categorical(self, name: str, choices: Sequence[object]) -> object:
-        """What is fixed, else at random."""
-        return self.fixed[name] if name in self.fixed else self.draw.suggest_categorical(name, choices)
-
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float:
-        """At random, unless it is fixed."""
-        if name in self.fixed:
-            return float(self.fixed[name])  # type: ignore[arg-type]
-        return self.draw.suggest_float(name, low, high, step=step, log=log)
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
-        """At random, unless it is fixed."""
-        if name in self.fixed:
-            return int(self.fixed[name])  # type: ignore[call-overload, no-any-return]
-        return self.draw.suggest_int(name, low, high, step=step, log=log)
+    def begin(self, row: int, number: int) -> None:
+        """The trial runs."""
+        ...
 
 
 @dataclass
 class Stratified:
     """A study's first trials, one per scheme and student, before an asker has its say."""
 
-    asker: OptunaAsker
+    asker: Beginner
+    snapper: Snapper
     seed: int
-    pairs: list[dict[str, object]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        plan = self.asker.snapper.plan
-        self.pairs = [{"student": st, "scheme": sc} for sc in plan.schemes for st in plan.students]
 
     def ask(self, number: int, known: Known, untried: Sequence[int]) -> int:
         """A first trial, else the asker's."""
-        if number >= len(self.pairs):
+        pairs = self._pairs
+        if number >= len(pairs):
             return self.asker.ask(number, known, untried)
-        draw = Draw(np.random.default_rng([self.seed, 2, number]))
-        config = self.asker.snapper.plan.suggest(Some(draw, self.pairs[number]))
-        row = self.asker.snapper.nearest(config, untried)
+        rng = np.random.default_rng([self.seed, 2, number])
+        row = self.snapper.nearest(by_chance(self.snapper.plan, rng, pairs[number]), untried)
         self.asker.begin(row, number)
         return row
+
+    @property
+    def _pairs(self) -> list[dict[str, str]]:
+        plan = self.snapper.plan
+        return [
+            {"student": student, "scheme": scheme} for scheme in plan.schemes for student in plan.students
+        ]
 
     def tell(self, trial: Tried) -> None:
         """Handed on."""
         self.asker.tell(trial)
-
-
-def drawn(plan: Plan, count: int, rng: np.random.Generator) -> list[TrialConfig]:
-    """Candidates from the whole space."""
-    return [plan.suggest(Draw(rng)) for _ in range(count)]
-
-
-__all__ = ["Asker", "OptunaAsker", "Stratified", "drawn"]

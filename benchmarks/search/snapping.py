@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial
 
@@ -104,8 +103,3 @@ def _scaled(value: Value, distribution: BaseDistribution) -> float:
     ends = np.array([distribution.low, float(value), distribution.high], np.float64)  # type: ignore[arg-type]
     low, here, high = np.log(ends) if distribution.log else ends
     return float((here - low) / (high - low)) if high > low else 0.0
-
-
-def quiet() -> None:
-    """Optuna's notes on progress and on experimental parts are of no use in thousands of replays."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
