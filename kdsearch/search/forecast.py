@@ -34,7 +34,8 @@ RATIOS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 SLOPE_RATIO = 1e4
 """The same for the slope of the quality so far, which is as good as free."""
 
-Array = npt.NDArray[np.float64]
+# R: ratios, F: columns
+Array = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,30 +74,31 @@ class Columns:
 
 @dataclass(frozen=True)
 class _Posterior:
-    """Coefficients given the ratio; the covariance is in units of the residual variance."""
+    """Coefficients of the linear model; the covariance is in units of the residual variance."""
 
     weights: Array
     covariance: Array
     sd: float
-    evidence: float
 
 
-def _posterior(rows: Array, final: Array, ratio: float) -> _Posterior:
-    """Conjugate linear model with a free constant; `evidence` is the restricted log-likelihood."""
+def _posterior(rows: Array, final: Array) -> _Posterior:
+    """Conjugate, with a free constant, under the ratio with the highest restricted likelihood."""
     num_rows, num_columns = rows.shape
-    penalty = np.full(num_columns, 1.0 / ratio)
-    penalty[:2] = 0.0, 1.0 / SLOPE_RATIO
-    precision = rows.T @ rows + np.diag(penalty)
+    penalty_RF = np.repeat(1.0 / np.array(RATIOS)[:, None], num_columns, axis=1)
+    penalty_RF[:, :2] = 0.0, 1.0 / SLOPE_RATIO
+    precision_RFF = rows.T @ rows + penalty_RF[:, :, None] * np.eye(num_columns)
+    covariance_RFF = np.linalg.inv(precision_RFF)
     moment = rows.T @ final
-    weights = np.linalg.solve(precision, moment)
-    spread = max(float(final @ final - moment @ weights), num_rows * LEAST_SD**2)
-    freedom = num_rows - 1
-    evidence = -0.5 * (
-        freedom * math.log(spread)
-        + float(np.linalg.slogdet(precision)[1])
-        + (num_columns - 2) * math.log(ratio)
+    weights_RF = covariance_RFF @ moment
+    spread_R = np.maximum(final @ final - weights_RF @ moment, num_rows * LEAST_SD**2)
+    evidence_R = -0.5 * (
+        (num_rows - 1) * np.log(spread_R)
+        + np.linalg.slogdet(precision_RFF)[1]
+        + (num_columns - 2) * np.log(RATIOS)
     )
-    return _Posterior(weights, np.linalg.inv(precision), math.sqrt(spread / freedom), evidence)
+    best = int(np.argmax(evidence_R))
+    sd = math.sqrt(float(spread_R[best]) / (num_rows - 1))
+    return _Posterior(weights_RF[best], covariance_RFF[best], sd)
 
 
 class Forecaster:
@@ -112,8 +114,8 @@ class Forecaster:
         self._scale[self._scale < 1e-9] = 1.0
         self._middle = float(final.mean())
         scaled = (rows - self._centre) / self._scale
-        fitted = [_posterior(scaled, final - self._middle, ratio) for ratio in RATIOS]
-        self._posterior = max(fitted, key=lambda p: p.evidence)
+        self._posterior = _posterior(scaled, final - self._middle)
+        self._quantile = float(stdtrit(len(completed) - 1, LEVEL))
 
     @classmethod
     def of(cls, tried: Sequence[Tried], rung: int) -> Forecaster | None:
@@ -141,7 +143,7 @@ class Forecaster:
         found = self._posterior
         mean = self._middle + float(row @ found.weights)
         sd = found.sd * math.sqrt(1.0 + float(row @ found.covariance @ row))
-        upper = mean + float(stdtrit(len(self._completed) - 1, LEVEL)) * sd
+        upper = mean + self._quantile * sd
         best = max(trial.qualities.values())
         return Forecast(
             mean=max(mean, best),

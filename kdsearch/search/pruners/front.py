@@ -42,10 +42,11 @@ class FrontPruner:
 
     def promotions(self, situation: Situation) -> Sequence[tuple[int, Decision]]:
         """Paused trials whose bound clears the staircase again, the clearest first."""
-        forecasters = {rung: Forecaster.of(situation.tried, rung) for rung in situation.ladder.rungs}
+        waiting = [(t, situation.ladder.reached(t)) for t in situation.tried if t.state == "paused"]
+        rungs = {rung for _, rung in waiting if rung is not None}
+        forecasters = {rung: Forecaster.of(situation.tried, rung) for rung in rungs}
         found: list[tuple[float, int, Decision]] = []
-        for trial in situation.tried:
-            rung = situation.ladder.reached(trial) if trial.state == "paused" else None
+        for trial, rung in waiting:
             forecaster = forecasters[rung] if rung is not None else None
             if rung is None or forecaster is None or trial.latency_ms is None or not forecaster.knows(trial):
                 continue

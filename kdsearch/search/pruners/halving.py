@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from kdsearch.core.records import Decision, Tried
 from kdsearch.search.pruners.base import Figure, Situation, keep_on
-from kdsearch.search.pruners.ranking import Entry, Order, at_rung, leading
+from kdsearch.search.pruners.ranking import Entry, Order, at_rung, entry, leading
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,13 @@ class Halving:
     def judge(self, trial: Tried, situation: Situation) -> Decision:
         """Go on among the leaders of the last rung reached; otherwise pause."""
         rung = situation.ladder.reached(trial)
-        if rung is None:
+        quality = None if rung is None else trial.best_by(rung)
+        if rung is None or quality is None:
             return keep_on(self.rule, "no rung with a scored epoch is reached yet")
         if self.needs_latency and trial.latency_ms is None:
             return keep_on(self.rule, "its latency is not known yet", epoch=rung)
         others = [t for t in situation.tried if t.number != trial.number]
-        (own,) = at_rung([trial], rung)
+        own = entry(trial, quality)
         entries = [own, *at_rung(others, rung)]
         leaders = self._leaders(entries, situation)
         # a tie with a leader is no reason to stop for good; where a paused trial is called back, it waits
@@ -56,14 +57,14 @@ class Halving:
         for rung in sorted({rung for rung in waiting.values() if rung is not None}, reverse=True):
             entries = at_rung(situation.tried, rung)
             leaders = self._leaders(entries, situation)
-            for place, entry in enumerate(leaders, start=1):
-                if waiting.get(entry.number) == rung:
+            for place, leader in enumerate(leaders, start=1):
+                if waiting.get(leader.number) == rung:
                     words = f"now among the best {len(leaders)} of {len(entries)} at epoch {rung}"
-                    inputs = _inputs(entry, len(entries), len(leaders), place)
+                    inputs = _inputs(leader, len(entries), len(leaders), place)
                     decision = Decision(
                         action="promote", rule=self.rule, reason=words, epoch=rung, inputs=inputs
                     )
-                    found.append((entry.number, decision))
+                    found.append((leader.number, decision))
         return found
 
     def _leaders(self, entries: Sequence[Entry], situation: Situation) -> list[Entry]:

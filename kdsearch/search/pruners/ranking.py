@@ -30,15 +30,15 @@ Order: TypeAlias = Callable[[Sequence[Point], float], Iterator[Point]]
 """Distinct points and the quality floor, best point first. Only as much is sorted as is asked for."""
 
 
+def entry(trial: Tried, quality: float) -> Entry:
+    """A trial with its quality at a rung."""
+    return Entry(trial.number, (quality, math.inf if trial.latency_ms is None else trial.latency_ms))
+
+
 def at_rung(tried: Sequence[Tried], rung: int) -> list[Entry]:
     """Every trial that reached the rung with a scored epoch, whatever became of it."""
-    entries = []
-    for trial in tried:
-        quality = trial.best_by(rung)
-        if quality is not None and max(trial.qualities) >= rung and trial.state != "rejected":
-            latency = math.inf if trial.latency_ms is None else trial.latency_ms
-            entries.append(Entry(trial.number, (quality, latency)))
-    return entries
+    found = [(t, t.best_by(rung)) for t in tried if max(t.qualities, default=0) >= rung]
+    return [entry(t, quality) for t, quality in found if quality is not None]
 
 
 def leading(entries: Sequence[Entry], quota: int, order: Order, floor: float) -> list[Entry]:
