@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
-
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from kdsearch.core.errors import ArtifactError, KdsearchError, LeaseLostError, StorageError
