@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -16,8 +16,14 @@ from transformers import PreTrainedTokenizerBase
 
 from kdsearch.core.blobs import get_tree
 from kdsearch.core.records import Latency, TrialConfig
-from kdsearch.data.dataset import load_saved
-from kdsearch.data.prepared import TEACHER_VOCABULARY, TRAINING_POOLS, Prepared, Vocabulary
+from kdsearch.data.dataset import Dataset, load_saved
+from kdsearch.data.prepared import (
+    TEACHER_VOCABULARY,
+    TRAINING_POOLS,
+    Prepared,
+    RecordedTrajectory,
+    Vocabulary,
+)
 from kdsearch.data.tokens import TokenPool
 from kdsearch.distill.live import LiveTeacher
 from kdsearch.distill.schemes import build_scheme
@@ -28,7 +34,8 @@ from kdsearch.students.encoder import encoder_shape
 from kdsearch.teachers import source
 from kdsearch.worker import measuring
 from kdsearch.worker.context import WorkerContext
-from kdsearch.worker.trajectory import joint_teacher
+from kdsearch.worker.floor import trivial_quality
+from kdsearch.worker.trajectory import Recording, joint_teacher
 from kdsearch.worker.wanted import study_setting, table_name
 
 Array = npt.NDArray[Any]
@@ -54,6 +61,9 @@ class Material:
         self._read = cache(self._load_vocabulary)
         self._array = cache(lambda sha256: np.load(self._blobs.open(sha256), mmap_mode="r"))
         self._encoder_shape = cache(self._load_encoder_shape)
+        self._architectures: dict[tuple[object, ...], str] = {}
+        self._trajectories: dict[int, RecordedTrajectory] = {}
+        self._figure_key = cache(self._hash_figure)
 
     def _load_vocabulary(self, name: str) -> Read:
         stored = self.prepared.vocabulary(name)
@@ -76,14 +86,26 @@ class Material:
             yield get_tree(self._blobs, tree, Path(folder))
 
     @cached_property
+    def _dataset(self) -> Dataset:
+        return load_saved(self._blobs, self.context.inputs.dataset)
+
+    @property
     def texts(self) -> tuple[str, ...]:
         """Validation texts: the queries that latency is measured with."""
-        dataset = load_saved(self._blobs, self.context.inputs.dataset)
-        return dataset.pools["validation"].texts
+        return self._dataset.pools["validation"].texts
 
     def read(self, config: TrialConfig) -> Read:
         """The texts as the student of a trial reads them."""
         return self._read(wants(config.student, config.student_params).vocabulary)
+
+    @cached_property
+    def quality_floor(self) -> float:
+        """A student below it is worth nothing: the study file's, or that of one that learned nothing."""
+        given = self.context.spec.search.quality_floor
+        if given is not None:
+            return given
+        labels_N = self._read(TEACHER_VOCABULARY).pools["validation"].labels_N
+        return trivial_quality(labels_N, self.prepared.labels, self.context.spec.objectives.quality)
 
     # ---------------------------------------------------------------- students
 
@@ -113,7 +135,12 @@ class Material:
 
     def architecture(self, config: TrialConfig) -> str:
         """Trials with equal architectures share a latency figure."""
-        return architecture_key(config.student, config.student_params, self.shape(config))
+        asked = (config.student, *sorted(config.student_params.items()))
+        if asked not in self._architectures:  # a sampler asks it of every candidate
+            self._architectures[asked] = architecture_key(
+                config.student, config.student_params, self.shape(config)
+            )
+        return self._architectures[asked]
 
     def student(self, config: TrialConfig) -> Student:
         """The untrained student with what it begins with; equal seeds give equal weights."""
@@ -149,22 +176,61 @@ class Material:
         own = replace(setting, epochs=config.epochs, student_width=student.width, seed=config.seed)
         return build_scheme(config.scheme, config.scheme_params).stages(own)
 
-    def signals(self, stages: Sequence[Stage]) -> dict[str, dict[str, Array]]:
+    def recorded(
+        self,
+        stages: Sequence[Stage],
+        seed: int,
+        *,
+        breathe: Callable[[], None],
+        should_stop: Callable[[], bool],
+    ) -> RecordedTrajectory | None:
+        """The teacher in training that the stages replay; None where they replay none.
+
+        That of the study's seed was prepared; for a further seed it is recorded now, by whoever needs it
+        first. Raises Stopped.
+        """
+        if not any(TRAJECTORY in stage.needs for stage in stages):
+            return None
+        if seed == self.context.spec.training.seed:
+            return self.prepared.trajectory
+        if seed not in self._trajectories:
+            assert self.prepared.teacher_start is not None, "a trajectory begins with a teacher"
+            with self._laid_out(self.prepared.teacher_start) as folder:
+                recording = Recording(
+                    self.context,
+                    self._dataset.labels,
+                    self._dataset.fingerprint,
+                    self._read(TEACHER_VOCABULARY).pools,
+                    folder,
+                    seed,
+                )
+                found = recording.found() or recording.run(breathe=breathe, should_stop=should_stop)
+            self._trajectories[seed] = found
+        return self._trajectories[seed]
+
+    def fetch(self, stages: Sequence[Stage]) -> None:
+        """Everything that was prepared for the stages, to where the worker reads it."""
+        self.signals(stages, self.prepared.trajectory)
+
+    def signals(
+        self, stages: Sequence[Stage], recorded: RecordedTrajectory | None = None
+    ) -> dict[str, dict[str, Array]]:
         """Every recorded signal that the stages need, of the pools that they train on."""
         pools: dict[str, set[str]] = {}
         for stage in stages:
             for signal in stage.needs - {LIVE}:
                 pools.setdefault(signal, set()).update(stage.pools)
         return {
-            signal: {name: self._signal(signal, name) for name in names} for signal, names in pools.items()
+            signal: {name: self._signal(signal, name, recorded) for name in names}
+            for signal, names in pools.items()
         }
 
-    def _signal(self, signal: str, pool: str) -> Array:
+    def _signal(self, signal: str, pool: str, recorded: RecordedTrajectory | None) -> Array:
         prepared = self.prepared
         if signal == TEACHER:
             sha256 = prepared.pools[pool].logits
         elif signal == TRAJECTORY:
-            sha256 = None if prepared.trajectory is None else prepared.trajectory.logits
+            sha256 = None if recorded is None else recorded.logits
         else:
             sha256 = prepared.signals.get(signal, {}).get(pool)
         assert sha256 is not None, f"signal {signal!r} of {pool!r} was not prepared"
@@ -193,14 +259,22 @@ class Material:
 
     def figure_key(self, config: TrialConfig) -> str:
         """Where the latency of a trial's architecture is cached."""
+        return self._figure_key(self.architecture(config), self.read(config).stored.tokenizer)
+
+    def _hash_figure(self, architecture: str, tokenizer: str) -> str:
         return measuring.figure_key(
-            self.architecture(config),
+            architecture,
             self.prepared.profile,
             self.texts,
             max_length=self.prepared.max_length,
-            tokenizer=self.read(config).stored.tokenizer,
+            tokenizer=tokenizer,
             protocol=self.context.spec.latency,
         )
+
+    @cached_property
+    def figures(self) -> measuring.Figures:
+        """Latencies that need no measuring."""
+        return measuring.Figures(self.context, self.figure_key)
 
     def latency(self, config: TrialConfig) -> Latency | None:
         """Of the untrained student: weights do not change it.

@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from kdsearch.core.canonical import sha256_of
-from kdsearch.core.records import HardwareProfile, Latency
+from kdsearch.core.records import HardwareProfile, Latency, TrialConfig
 from kdsearch.core.spec import LatencySpec
 from kdsearch.data.prepared import Prepared
 from kdsearch.measure.latency import measure_latency
@@ -52,6 +52,36 @@ def cached_figure(context: WorkerContext, key: str) -> Latency | None:
     """A figure taken earlier, in this study or another."""
     entries = cache.find(context.store.engine, KIND, key)
     return Latency.from_json(entries[0].meta) if entries else None
+
+
+class Figures:
+    """What is known of latency without measuring, for whoever only considers a configuration.
+
+    A figure that is there stays as it is, so that it is read once; one that is not may come at any time.
+    """
+
+    def __init__(self, context: WorkerContext, key: Callable[[TrialConfig], str]) -> None:
+        self._context, self._key = context, key
+        self._found: dict[str, float] = {}
+
+    def question(self) -> Callable[[TrialConfig], float | None]:
+        """What is asked of each candidate of one question: its latency under the study's objective, or None.
+
+        Answers of one question agree with each other; a figure taken meanwhile is known to the next.
+        """
+        missing: set[str] = set()
+
+        def latency_ms(config: TrialConfig) -> float | None:
+            key = self._key(config)
+            if key not in self._found and key not in missing:
+                figure = cached_figure(self._context, key)
+                if figure is None:
+                    missing.add(key)
+                else:
+                    self._found[key] = figure.at(self._context.spec.objectives.latency)
+            return self._found.get(key)
+
+        return latency_ms
 
 
 def can_measure(context: WorkerContext, prepared: Prepared) -> bool:

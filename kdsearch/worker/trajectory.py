@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kdsearch.core.canonical import sha256_of
@@ -18,7 +18,7 @@ from kdsearch.teachers import source
 from kdsearch.teachers.source import TeacherModule
 from kdsearch.worker.checkpoints import Checkpoints
 from kdsearch.worker.context import Stopped, WorkerContext
-from kdsearch.worker.preparing import Preparing
+from kdsearch.worker.preparing import Preparing, array_bytes
 
 KIND = "trajectory"
 FORMAT = 1
@@ -43,96 +43,118 @@ def joint_teacher(
 def prepare_trajectory(
     preparing: Preparing, dataset: Dataset, pools: Mapping[str, TokenPool], folder: Path
 ) -> RecordedTrajectory:
-    """The trajectory of the labelled pool: found where a study before asked for the same, else recorded.
+    """The trajectory of the labelled pool under the study's own seed, recorded while it is prepared.
 
     ``folder`` holds the teacher before training. Raises Stopped.
     """
-    context = preparing.context
-    key = _key(context, dataset, folder)
-    for entry in cache.find(context.store.engine, KIND, key):
-        if context.store.blobs.exists(entry.sha256):
-            scores = Scores(**entry.meta["scores"])
-            return RecordedTrajectory(logits=entry.sha256, scores=scores, seconds=entry.meta["seconds"])
-    recording = _Recording(preparing, dataset, pools, folder)
-    recorded = recording.run()
-    meta = {"scores": asdict(recorded.scores), "seconds": recorded.seconds}
-    cache.add(context.store.engine, KIND, key, recorded.logits, meta)
-    recording.checkpoints.drop()  # only now: whoever takes over from a death before this needs it
+    context, newest = preparing.context, preparing.unfinished(KIND)
+    seed = context.spec.training.seed
+    preparing.say(f"recording the trajectory of the teacher: {context.spec.teacher.joint.epochs} passes")
+    checkpoints = Checkpoints(context.store.blobs, f"study {context.study.id} trajectory", newest)
+    keep = preparing.keeps(KIND)
+
+    def finished_pass(report: EpochReport, checkpoint: bytes) -> None:
+        sha256 = checkpoints.put(checkpoint)
+        keep(f"recording the trajectory of the teacher: pass {report.epoch} done", sha256)
+        checkpoints.supersede(sha256)
+
+    recording = Recording(context, dataset.labels, dataset.fingerprint, pools, folder, seed)
+    with preparing.training() as breathe:
+        recorded = recording.found() or recording.run(
+            breathe=breathe,
+            should_stop=preparing.should_stop,
+            resume=checkpoints.read(),
+            on_pass=finished_pass,
+        )
+    checkpoints.drop()  # only now: whoever takes over from a death before this needs it
     return recorded
 
 
-def _key(context: WorkerContext, dataset: Dataset, folder: Path) -> str:
-    """Two studies whose key is equal share a trajectory."""
-    spec = context.spec.teacher
-    layers = "all" if spec.finetune is None else spec.finetune.model_dump(mode="json")["layers"]
-    # The same folder may begin with its own head, or with a new one.
-    head = {"head": "given"} if context.inputs.teacher_classifies else {}
-    return sha256_of(
-        {
-            **head,
-            "format": FORMAT,
-            "teacher": source.fingerprint(folder),
-            "label_map": spec.label_map,
-            "joint": spec.joint.model_dump(mode="json"),
-            "layers": layers,
-            "max_length": spec.max_length,
-            "labels": dataset.labels,
-            "data": dataset.fingerprint,
-            "seed": context.spec.training.seed,
-            "objective": context.spec.objectives.quality,
-        }
-    )
+def _forget(report: EpochReport, checkpoint: bytes) -> None:
+    """For a recording that begins anew when its worker dies."""
 
 
-class _Recording:
-    """One recording; whoever takes over from a dead holder goes on from its last pass."""
+@dataclass(frozen=True)
+class Recording:
+    """The training of a teacher with one seed: found where somebody asked for the same, else recorded."""
 
-    def __init__(
-        self, preparing: Preparing, dataset: Dataset, pools: Mapping[str, TokenPool], folder: Path
-    ) -> None:
-        self.preparing, self.dataset, self.pools = preparing, dataset, pools
-        context = preparing.context
-        seed = context.spec.training.seed
-        self.module = joint_teacher(context, dataset.labels, folder, seed=seed).to(preparing.device)
-        self.keep = preparing.keeps(KIND)
-        owner, newest = f"study {context.study.id} trajectory", preparing.unfinished(KIND)
-        self.checkpoints = Checkpoints(context.store.blobs, owner, newest)
+    context: WorkerContext
+    labels: tuple[str, ...]
+    data: str
+    """Fingerprint of the texts and labels."""
+    pools: Mapping[str, TokenPool]
+    folder: Path
+    """The teacher before training."""
+    seed: int
 
-    def run(self) -> RecordedTrajectory:
-        preparing = self.preparing
-        passes = preparing.context.spec.teacher.joint.epochs
-        preparing.say(f"recording the trajectory of the teacher: {passes} passes")
-        with preparing.training() as breathe:
-            found = record_trajectory(
-                self.module,
-                self.pools["train"],
-                joint=preparing.context.spec.teacher.joint,
-                validation=self.pools["validation"],
-                settings=self._settings(),
-                breathe=breathe,
-                should_stop=preparing.should_stop,
-                resume=self.checkpoints.read(),
-                on_epoch=self._finished_pass,
-            )
+    def found(self) -> RecordedTrajectory | None:
+        """What is there already."""
+        store = self.context.store
+        for entry in cache.find(store.engine, KIND, self._key()):
+            if store.blobs.exists(entry.sha256):
+                scores = Scores(**entry.meta["scores"])
+                return RecordedTrajectory(logits=entry.sha256, scores=scores, seconds=entry.meta["seconds"])
+        return None
+
+    def run(
+        self,
+        *,
+        breathe: Callable[[], None],
+        should_stop: Callable[[], bool],
+        resume: bytes | None = None,
+        on_pass: Callable[[EpochReport, bytes], None] = _forget,
+    ) -> RecordedTrajectory:
+        """Record it, for whoever asks next, too. Raises Stopped."""
+        module = joint_teacher(self.context, self.labels, self.folder, seed=self.seed)
+        found = record_trajectory(
+            module.to(self.context.options.device),
+            self.pools["train"],
+            joint=self.context.spec.teacher.joint,
+            validation=self.pools["validation"],
+            settings=self._settings(module.pad_id),
+            breathe=breathe,
+            should_stop=should_stop,
+            resume=resume,
+            on_epoch=on_pass,
+        )
         if found is None:
             raise Stopped
-        return RecordedTrajectory(
-            logits=preparing.put_array(found.logits_ENC), scores=found.teacher_scores, seconds=found.seconds
-        )
+        store = self.context.store
+        sha256 = store.blobs.put(array_bytes(found.logits_ENC))
+        meta = {"scores": asdict(found.teacher_scores), "seconds": found.seconds}
+        cache.add(store.engine, KIND, self._key(), sha256, meta)
+        return RecordedTrajectory(logits=sha256, scores=found.teacher_scores, seconds=found.seconds)
 
-    def _settings(self) -> FitSettings:
-        spec = self.preparing.context.spec
+    def _settings(self, pad_id: int) -> FitSettings:
+        spec = self.context.spec
         return FitSettings(
             learning_rate=spec.teacher.joint.learning_rate,
             batch_size=spec.teacher.joint.batch_size,
-            seed=spec.training.seed,
+            seed=self.seed,
             objective=spec.objectives.quality,
-            labels=self.dataset.labels,
-            pad_id=self.module.pad_id,
-            device=self.preparing.device,
+            labels=self.labels,
+            pad_id=pad_id,
+            device=self.context.options.device,
         )
 
-    def _finished_pass(self, report: EpochReport, checkpoint: bytes) -> None:
-        sha256 = self.checkpoints.put(checkpoint)
-        self.keep(f"recording the trajectory of the teacher: pass {report.epoch} done", sha256)
-        self.checkpoints.supersede(sha256)
+    def _key(self) -> str:
+        """Two studies whose key is equal share a trajectory."""
+        spec = self.context.spec.teacher
+        layers = "all" if spec.finetune is None else spec.finetune.model_dump(mode="json")["layers"]
+        # The same folder may begin with its own head, or with a new one.
+        head = {"head": "given"} if self.context.inputs.teacher_classifies else {}
+        return sha256_of(
+            {
+                **head,
+                "format": FORMAT,
+                "teacher": source.fingerprint(self.folder),
+                "label_map": spec.label_map,
+                "joint": spec.joint.model_dump(mode="json"),
+                "layers": layers,
+                "max_length": spec.max_length,
+                "labels": self.labels,
+                "data": self.data,
+                "seed": self.seed,
+                "objective": self.context.spec.objectives.quality,
+            }
+        )

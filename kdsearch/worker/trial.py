@@ -21,10 +21,11 @@ from kdsearch.core.errors import LeaseLostError, StorageError
 from kdsearch.core.records import Decision, EpochReport, Failure, Latency, Scores, TrialConfig, TrialResult
 from kdsearch.distill.fit import FitReport, FitSettings, Keep, fit
 from kdsearch.distill.live import LiveTeacher
-from kdsearch.distill.stage import TRAJECTORY, Stage
+from kdsearch.distill.stage import Stage
 from kdsearch.store.leases import Lease
 from kdsearch.students.base import Student
 from kdsearch.students.building import save_student
+from kdsearch.worker import refused
 from kdsearch.worker.checkpoints import Checkpoints
 from kdsearch.worker.context import Stopped, WorkerContext
 from kdsearch.worker.delivery import Delivery
@@ -122,15 +123,23 @@ class _Trial:
 
     def run(self) -> None:
         """To its end, or as far as it goes now."""
+        if (double := self._refused(None)) is not None:
+            self._reject({}, double)
+            return
         latency = self._latency()
         if latency is None:  # it waits for a worker on the study's profile
             self.delivery.send("give_back", self.lease)
             return
         limits = constraints(self.context, latency)
-        if any(excess > 0 for excess in limits.values()):
-            self._reject(limits, _too_much(limits))
+        vain = refused.by_limits(limits, latency, self.context.spec.objectives.latency)
+        vain = vain or self._refused(latency)
+        if vain is not None:
+            self._reject(limits, vain)
         else:
             self._train_and_store(limits)
+
+    def _refused(self, latency: Latency | None) -> Decision | None:
+        return self.delivery.patiently(lambda: refused.by_history(self.material, self.lease, latency))
 
     def _train_and_store(self, limits: dict[str, float]) -> None:
         trained, said = None, ""
@@ -176,7 +185,6 @@ class _Trial:
         material, config, device = self.material, self.lease.config, self.context.options.device
         peak = PeakMemory(device)
         student, stages, live = self.delivery.patiently(self._what_to_train)
-        pools, signals = material.read(config).pools, material.signals(stages)
         resume = self.delivery.patiently(self.checkpoints.read)
         with self.context.lock.training() as let_measure:
 
@@ -185,6 +193,8 @@ class _Trial:
                 peak.sample()
                 let_measure()
 
+            recorded = material.recorded(stages, config.seed, breathe=breathe, should_stop=self._should_stop)
+            pools, signals = material.read(config).pools, material.signals(stages, recorded)
             report = fit(
                 student,
                 stages,
@@ -200,7 +210,6 @@ class _Trial:
                 live=live,
                 keep=Keep(every_s=self.context.options.checkpoint_s, put=self._keep),
             )
-        recorded = material.prepared.trajectory if TRAJECTORY in signals else None
         teacher = recorded.scores if recorded is not None else report.teacher_scores
         return _Trained(student, report, teacher, peak.megabytes)
 
@@ -209,17 +218,21 @@ class _Trial:
         material, config = self.material, self.lease.config
         student = material.student(config).to(self.context.options.device)
         stages = material.stages(config, student)
-        material.signals(stages)
+        material.fetch(stages)
         return student, stages, material.live_teacher(config, stages)
 
     def _should_stop(self) -> bool:
         return (
             self.context.should_stop()
             or self.verdict is not None
-            or self.pulse.out_of_time
+            or self._out_of_time()
             or self.delivery.broken
             or self._is_lost()
         )
+
+    def _out_of_time(self) -> bool:
+        """Finalists are trained on top of the study's hours."""
+        return self.pulse.out_of_time and not self.lease.repeat
 
     def _is_lost(self) -> bool:
         return self.pulse.lost or self.delivery.refused(self.lease)
@@ -260,7 +273,7 @@ class _Trial:
             raise _lost(self.lease)
         if self.verdict is not None:
             self.delivery.send("pause", self.lease, {"decision": asdict(self.verdict)})
-        elif self.pulse.out_of_time:
+        elif self._out_of_time():
             spent = Decision(action="pause", rule="budget", reason="the study has spent its hours")
             self.delivery.send("pause", self.lease, {"decision": asdict(spent)})
         else:
@@ -308,14 +321,6 @@ def _owner(lease: Lease) -> str:
     """Whose checkpoints these are."""
     repeat = f" repeat {lease.repeat}" if lease.repeat else ""
     return f"study {lease.study_id} trial {lease.number}{repeat}"
-
-
-def _too_much(limits: dict[str, float]) -> Decision:
-    name = max(limits, key=lambda one: limits[one])
-    rule = {"latency_ms": "latency", "size_mb": "size"}[name]
-    unit = {"latency_ms": "ms", "size_mb": "MB"}[name]
-    reason = f"{limits[name]:.3g} {unit} above the ceiling, known before training"
-    return Decision(action="reject", rule=rule, reason=reason, inputs=dict(limits))
 
 
 def _settings(material: Material, config: TrialConfig, *, accumulate: int) -> FitSettings:

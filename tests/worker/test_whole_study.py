@@ -69,14 +69,20 @@ def test_every_epoch_is_on_record_and_the_best_is_the_result(
 def test_what_cannot_fit_the_budget_is_rejected_before_training(
     store: Store, write_study: Write, finish: Finish
 ) -> None:
-    assert finish(write_study(trials=3, max_ms=1e-6)) == "done"
+    """Each architecture is measured once; what is known to be too slow is not even asked for."""
+    assert finish(write_study(trials=9, max_ms=1e-6)) == "done"
     study = reads.study(store.engine, "tiny")
     trials = reads.trials(store.engine, study.id)
-    assert {t.state for t in trials} == {"rejected"}
-    assert not any(reads.epochs(store.engine, study.id, t.number) for t in trials)
+    assert [(t.student, t.state) for t in trials] == [("textcnn", "rejected"), ("bag", "rejected")]
+    for trial in trials:
+        assert not reads.epochs(store.engine, study.id, trial.number)
+        (row,) = reads.decisions(store.engine, study.id, trial.number)
+        assert (row.decision.action, row.decision.rule) == ("reject", "latency")
+        assert row.decision.inputs["latency_ms"] == trial.latency_ms
     told = optuna.load_study(study_name="tiny", storage=optuna_storage(store)).trials
-    assert {t.state for t in told} == {optuna.trial.TrialState.PRUNED}
-    assert all(t.constraints["latency_ms"] > 0 for t in told)
+    pruned = [t for t in told if t.state == optuna.trial.TrialState.PRUNED]
+    assert [t.number for t in pruned] == [0, 1]
+    assert all(t.constraints["latency_ms"] > 0 for t in pruned)
 
 
 def test_raising_the_budget_goes_on_and_a_second_run_does_nothing(
