@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState, create_trial
 
 from benchmarks.search.simulator import Asker
@@ -22,7 +23,7 @@ from kdsearch.core.records import Tried
 from kdsearch.search.drawing import by_chance
 from kdsearch.search.known import Known
 
-DIRECTIONS = ("maximize", "minimize")
+DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 ENDED = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 

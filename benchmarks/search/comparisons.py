@@ -1,6 +1,7 @@
 """Methods against each other over the same seeds: medians with intervals, wins, paired tests, costs.
 
-Entry s of every sequence is of the same replay seed: both searches drew the same training of each configuration.
+Entry s of every sequence is of the same replay seed: both searches drew the same training of each
+configuration.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def median(values: Sequence[float]) -> Interval:
 
 
 def _median(values_DS: FloatArray) -> FloatArray:
-    """Along the last axis; of an even number of values the mean of the middle ones, unless one is infinite."""
+    """Along the last axis; of an even number the mean of the two middle ones, infinite if one is."""
     ordered, middle = np.sort(values_DS, axis=1), values_DS.shape[1] // 2
     upper = ordered[:, middle]
     lower = upper if values_DS.shape[1] % 2 else ordered[:, middle - 1]
@@ -92,7 +93,7 @@ def paired(own: Sequence[Line], baseline: Sequence[Line]) -> tuple[list[Line], l
 def training_needed(own: Sequence[Line], baseline: Sequence[Line]) -> list[float]:
     """Of the whole budget, the share after which each replay has what the baseline has at its end.
 
-    Both of the same seed. The baseline's own figures are below 1: what it has at its end it often has earlier.
+    Both of the same seed. The baseline's own are below 1: what it has at its end it often has earlier.
     """
     ours, theirs = paired(own, baseline)
     return [

@@ -27,8 +27,8 @@ from kdsearch.search.pruners import PRUNERS
 
 Knowledge: TypeAlias = Literal["measured", "exact", "modelled", "permuted"]
 """Of the latency of a configuration that is only considered: known if its architecture was tried before in
-this search, as in a study; always known, as if all had been measured beforehand; never known; or known wrongly,
-with the figures of architectures exchanged."""
+this search, as in a study; always known, as if all had been measured beforehand; never known; or known
+wrongly, with the figures of architectures exchanged."""
 Role: TypeAlias = Literal["baseline", "ours", "ablation", "control"]
 BASELINE = "tpe"
 HEADLINE = "known_latency_snapped"

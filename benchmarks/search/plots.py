@@ -6,7 +6,7 @@ Median over seeds of each method; the band of the first is the middle half of it
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -53,8 +53,8 @@ def quantiles(lines: Sequence[Line], grid_X: FloatArray) -> FloatArray:
     return np.asarray(np.quantile(regret_SX, (0.25, 0.5, 0.75), axis=0))
 
 
-def _lowest(curves: Sequence[FloatArray] | object) -> float:
-    smallest = min(float(curves_QX[:2].min()) for curves_QX in curves)  # type: ignore[attr-defined]
+def _lowest(curves: Iterable[FloatArray]) -> float:
+    smallest = min(float(curves_QX[:2].min()) for curves_QX in curves)
     return float(10.0 ** math.floor(math.log10(max(smallest, LOWEST))))
 
 

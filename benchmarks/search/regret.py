@@ -1,8 +1,8 @@
 """What one replay is worth: its line in the journal, and the figures that are made of it.
 
 Regret is the share of the table's best hypervolume that the trials finished so far do not have, each at its
-mean over seeds, whatever the search saw of it. It is a step function of the epochs that all trials had together
-(rows seen, as every epoch has as many), and 1 before the first trial ends.
+mean over seeds, whatever the search saw of it. It is a step function of the epochs that all trials had
+together (rows seen, as every epoch has as many), and 1 before the first trial ends.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Line:
     def from_json(cls, data: Mapping[str, Any]) -> Line:
         """From the journal."""
         names = cls.__dataclass_fields__
-        known = {name: value for name, value in data.items() if name in names}
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in known.items()})
+        known: dict[str, Any] = {name: value for name, value in data.items() if name in names}
+        return cls(**{**known, "epochs_T": tuple(known["epochs_T"]), "share_T": tuple(known["share_T"])})
 
     # ---------------------------------------------------------------- figures
 

@@ -1,4 +1,4 @@
-"""Replays searches on a table of trained configurations, and reports which found how much for how much training.
+"""Replays searches on a table of trained configurations: which finds how much for how much training?
 
     .venv/bin/python -m benchmarks.search.replay --table benchmarks/search/tables/*.json.gz --seeds 100 \\
         --workers 1 4 16 --processes 2 --seeds-of gp=20 --out docs/results/search.md

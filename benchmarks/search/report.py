@@ -50,7 +50,7 @@ class Played:
         return [name for name in METHODS if name in tried]
 
     def baseline(self, method: str, workers: int) -> list[Line]:
-        """What a method is compared with: Optuna's default, on shuffled qualities where they were shuffled."""
+        """What a method is compared with: Optuna's default, on shuffled qualities if they were shuffled."""
         name = f"{BASELINE}_shuffled" if METHODS[method].shuffled else BASELINE
         return self.of(name, workers)
 
@@ -79,8 +79,9 @@ def _about_table(played: Played) -> str:
     points = [(float(truth.worth_C[c]), float(own.p90_ms_C[c])) for c in truth.rows]
     best = front(points)
     words = (
-        f"{len(truth.rows)} configurations, {len(own.architectures)} architectures, {len(own.seeds)} seeds each, "
-        f"{own.num_epochs} epochs of {own.rows_per_epoch:,} rows. Floor {truth.floor:g}. "
+        f"{len(truth.rows)} configurations, {len(own.architectures)} architectures, "
+        f"{len(own.seeds)} seeds each, {own.num_epochs} epochs of {own.rows_per_epoch:,} rows. "
+        f"Floor {truth.floor:g}. "
         f"{int(own.diverged_CS.sum())} of {own.diverged_CS.size} trainings broke off. "
         f"The seeds of a configuration lie {_spread(own):.4f} apart (median). "
         f"{len(best)} configurations are on the table's front, from {points[best[0]][0]:.3f} at "

@@ -2,7 +2,8 @@
 
 Nearest of the same student and scheme, else of the same student, else of any. The distance is the root of
 the summed squares over parameters, each scaled to [0, 1] over its range (logarithmic where the range is);
-ordered choices count by rank, others as equal or not, and a parameter that only one of the two has as unequal.
+ordered choices count by rank, others as equal or not, and a parameter that only one of the two has as
+unequal.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial
 
@@ -57,12 +59,12 @@ class Snapper:
         return tuple(name for name in found if name not in ("student", "scheme"))
 
     @cached_property
-    def points_CP(self) -> FloatArray:
+    def points_CP(self) -> FloatArray:  # noqa: N802
         """Each row's parameters on their scales; NaN where it has none of that name."""
         return np.array([self._point(row.params, row.distributions) for row in self.rows])
 
     @cached_property
-    def _categorical_P(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def _categorical_P(self) -> npt.NDArray[np.bool_]:  # noqa: N802
         known = {name: found for row in self.rows for name, found in row.distributions.items()}
         return np.array([not _ordered(known[name]) for name in self.names])
 
@@ -100,6 +102,6 @@ def _scaled(value: Value, distribution: BaseDistribution) -> float:
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices.index(value) / max(1, len(distribution.choices) - 1)
     assert isinstance(distribution, FloatDistribution | IntDistribution)
-    ends = np.array([distribution.low, float(value), distribution.high], np.float64)  # type: ignore[arg-type]
+    ends = np.array([distribution.low, float(value), distribution.high], np.float64)
     low, here, high = np.log(ends) if distribution.log else ends
     return float((here - low) / (high - low)) if high > low else 0.0

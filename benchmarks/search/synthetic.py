@@ -1,4 +1,4 @@
-"""A made-up table: learning curves as distillation has them, for trying the replay before the real one is there.
+"""A made-up table: learning curves as distillation has them, for trying a replay without the real one.
 
 Nothing about searches is concluded from it. What it has in common with real tables: wide and slow students
 are better in the end but start slower, the best learning rate hangs on the student, distilling helps at a
@@ -100,7 +100,7 @@ def _curve(config: TrialConfig, epochs: int, rng: np.random.Generator) -> FloatA
     gain = GAIN[config.scheme] * share * float(np.exp(-0.5 * (np.log(temperature / 4)) ** 2))
     end += 0.012 * np.log2(_width(config)) + gain - 0.02 * off**2 - 0.03 * abs(float(params["dropout"]) - 0.3)  # type: ignore[arg-type]
     pace = float(np.exp(0.5 * min(off, 1.0))) / (1 + 0.15 * np.log2(_width(config)) + 0.3 * share)
-    hints = int(params.get("hint_epochs", 0))  # type: ignore[call-overload]
+    hints = int(params.get("hint_epochs", 0))  # type: ignore[arg-type]
     passed_E = np.maximum(np.arange(1, epochs + 1) - hints, 0)
     quality_E = 0.5 + max(end + rng.normal(0, 0.004) - 0.5, 0.01) * (1 - np.exp(-pace * passed_E))
     return np.where(passed_E > 0, np.clip(quality_E + rng.normal(0, 0.004, epochs), 0.0, 1.0), np.nan)

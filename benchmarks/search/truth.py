@@ -45,13 +45,13 @@ class Truth:
         return tuple(int(c) for c in np.flatnonzero(np.isfinite(self.table.p90_ms_C)))
 
     @cached_property
-    def worth_C(self) -> FloatArray:
+    def worth_C(self) -> FloatArray:  # noqa: N802
         """Mean final quality over the seeds, at least the floor."""
         final_CS = np.where(self.table.diverged_CS, np.nan, self.table.final_quality_CS)
         return np.asarray(np.maximum(np.where(np.isnan(final_CS), self.floor, final_CS), self.floor).mean(1))
 
     @cached_property
-    def log_ms_C(self) -> FloatArray:
+    def log_ms_C(self) -> FloatArray:  # noqa: N802
         """Of the p90 latency."""
         return np.asarray(np.log(self.table.p90_ms_C))
 
