@@ -9,13 +9,14 @@ Letters: N rows, C classes, S seeds, A arms, D draws.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
 from kdsearch.measure import quality
+from kdsearch.measure.standing import of_drawn_seeds
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -71,19 +72,10 @@ def difference(
     arms = [*first, *second]
     values_AD = quality.resampled(arms, labels_N, labels=labels, objective=objective, seed=SEED, draws=DRAWS)
     gains_SD = values_AD[: len(first)] - values_AD[len(first) :]
-    low, high = np.percentile(_of_drawn_seeds(gains_SD), quality.PERCENTILES)
+    low, high = np.percentile(of_drawn_seeds(gains_SD, seed=SEED), quality.PERCENTILES)
     scores = [quality.score(a, labels_N, labels=labels, objective=objective).quality for a in arms]
     found = float(np.mean(scores[: len(first)]) - np.mean(scores[len(first) :]))
     return Estimate(found, float(low), float(high))
-
-
-def _of_drawn_seeds(values_SD: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Mean over seeds drawn anew for every draw of rows, spread as much as seeds are (S / (S - 1))."""
-    num_seeds = len(values_SD)
-    drawn_SD = np.random.default_rng(SEED).integers(num_seeds, size=values_SD.shape)
-    off_D = np.take_along_axis(values_SD, drawn_SD, 0).mean(0) - values_SD.mean(0)
-    spread = np.sqrt(num_seeds / (num_seeds - 1)) if num_seeds > 1 else 1.0
-    return np.asarray(values_SD.mean(0) + spread * off_D)
 
 
 def contrast(arms: Sequence[tuple[int, BoolArray]], counted_SN: BoolArray) -> Estimate:
@@ -103,5 +95,5 @@ def contrast(arms: Sequence[tuple[int, BoolArray]], counted_SN: BoolArray) -> Es
         return np.asarray(np.sum(parts, axis=0))
 
     found = float(shares(np.ones((1, num_rows))).mean())
-    low, high = np.percentile(_of_drawn_seeds(shares(weights_DN)), quality.PERCENTILES)
+    low, high = np.percentile(of_drawn_seeds(shares(weights_DN), seed=SEED), quality.PERCENTILES)
     return Estimate(found, float(low), float(high))
