@@ -63,7 +63,7 @@ def some(seed: int, most: int = 30) -> list[Tried]:
     draw = random.Random(seed)
     found = []
     for number in range(draw.randint(5, most)):
-        state = draw.choice(STATES)
+        state = draw.choices(STATES, weights=(1, 2, 2, 8, 1, 1, 1))[0]
         epochs = 6 if state == "complete" else draw.randint(0, 5)
         curve = {e: draw.choice((0.0, 0.5, draw.random())) for e in range(draw.choice((1, 1, 3)), epochs + 1)}
         latency = draw.choice((None, 1.0, 2.0, 10 ** draw.uniform(-3, 3)))
@@ -141,6 +141,18 @@ class TestEveryPruner:
         assert (
             pruner.judge(own, situation(*others)).action == pruner.judge(own, situation(*others, own)).action
         )
+
+
+@pytest.mark.parametrize("name", sorted(set(PRUNERS) - {"none"}))
+def test_such_situations_do_make_it_pause_and_call_back(name: str) -> None:
+    actions: set[str] = set()
+    for seed in range(60):
+        pruner, tried = PRUNERS[name](), some(seed, most=60)
+        actions |= {pruner.judge(t, situation(*tried, floor=0.3)).action for t in tried}
+        actions |= {d.action for _, d in pruner.promotions(situation(*tried, floor=0.3))}
+    assert actions == {"continue", "pause"} | (
+        {"promote"} if name in ("front", "mo_asha_promotion") else set()
+    )
 
 
 def test_the_ladder_stops_below_the_whole_training() -> None:
