@@ -13,7 +13,6 @@ from sqlalchemy import text
 from kdsearch.core.studyfile import StudyFile
 from kdsearch.store import leases, reads, telling
 from kdsearch.store.connect import Store, open_store
-from kdsearch.worker import trial as trial_module
 from kdsearch.worker import tuning as tuning_module
 from kdsearch.worker.context import WorkerOptions
 from kdsearch.worker.create import create_or_resume
@@ -105,7 +104,7 @@ def test_a_dead_workers_trial_goes_on_under_its_number(
         raise Died
 
     with monkeypatch.context() as patch:
-        patch.setattr(trial_module.leases, "record_epoch", die_after_recording)
+        patch.setattr(leases, "record_epoch", die_after_recording)
         with pytest.raises(Died):
             work(store, record.name, options=options, should_stop=lambda: False)
     row = reads.trials(store.engine, record.id)[0]
@@ -132,7 +131,7 @@ def test_a_zombie_records_nothing(
                 conn.execute(text("UPDATE kdsearch.trial SET attempt = attempt + 1, worker_id = 'thief'"))
         original(engine, lease, *args)
 
-    monkeypatch.setattr(trial_module.leases, "record_epoch", stolen_meanwhile)
+    monkeypatch.setattr(leases, "record_epoch", stolen_meanwhile)
     stop = Countdown(400)
     assert work(store, record.name, options=options, should_stop=stop) == "stopped"
     row = reads.trial(store.engine, record.id, 0)

@@ -65,7 +65,7 @@ def test_it_does_not_wait_for_a_measurer(
         return original(*args, **kwargs)
 
     original = leases.record_latency
-    monkeypatch.setattr(trial_module.leases, "record_latency", measured)
+    monkeypatch.setattr(leases, "record_latency", measured)
     monkeypatch.setattr(trial_module, "fit", never)
     # the preparation is over at once, for teacher and signals are known; then the trial meets the lock
     work_prepared(store, options)

@@ -19,7 +19,6 @@ from kdsearch.worker import prepare as prepare_module
 from kdsearch.worker import preparing as preparing_module
 from kdsearch.worker import signals as signals_module
 from kdsearch.worker import teacher as teacher_module
-from kdsearch.worker import trial as trial_module
 from kdsearch.worker.context import WorkerOptions
 from kdsearch.worker.create import create_or_resume
 from kdsearch.worker.loop import work
@@ -134,7 +133,7 @@ def test_a_trial_whose_checkpoint_is_gone_starts_afresh(
         raise Died
 
     with monkeypatch.context() as patch:
-        patch.setattr(trial_module.leases, "record_epoch", die_after_recording)
+        patch.setattr(leases, "record_epoch", die_after_recording)
         with pytest.raises(Died):
             work(store, record.name, options=options, should_stop=lambda: False)
     with store.engine.connect() as conn:
