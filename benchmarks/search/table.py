@@ -98,7 +98,7 @@ class Table:
     @property
     def num_epochs(self) -> int:
         """E."""
-        return self.quality_CSE.shape[2]
+        return int(self.quality_CSE.shape[2])
 
     @cached_property
     def p90_ms_C(self) -> FloatArray:  # noqa: N802
@@ -141,7 +141,7 @@ def load(path: Path) -> Table:
     data = json.loads(gzip.decompress(path.read_bytes()))
     if data.pop("format") != FORMAT:
         raise ValueError(f"{path} is a table of another format: make it anew")
-    curves = {name: np.array(data.pop(name), np.float64) for name in CURVES}
+    curves: dict[str, Any] = {name: np.array(data.pop(name), np.float64) for name in CURVES}
     return Table(
         **curves,
         numbers_C=tuple(data.pop("numbers_C")),
