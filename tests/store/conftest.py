@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, create_engine, make_url, text
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the benches: test folders are no packages
 
@@ -14,13 +16,35 @@ from embedded_bench import discard
 from store_bench import Bench, new_study
 
 from kdsearch.store import embedded, studies
-from kdsearch.store.connect import Store
+from kdsearch.store.connect import Store, make_engine
 
 
 @pytest.fixture
 def bench(store: Store) -> Bench:
     """A fresh study named spam."""
     return Bench(store.engine, studies.create_study(store.engine, new_study()))
+
+
+@pytest.fixture(scope="module")
+def _shared(postgres_url: str, template: str) -> Iterator[Engine]:
+    """One database for a whole file: each test has a study of its own there."""
+    name = f"shared_{uuid.uuid4().hex[:16]}"
+    admin = create_engine(make_url(postgres_url), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
+        connection.execute(text(f'ALTER DATABASE "{name}" SET kdsearch.outage_grace_s = 0'))
+    engine = make_engine(make_url(postgres_url).set(database=name).render_as_string(hide_password=False))
+    yield engine
+    engine.dispose()
+    with admin.connect() as connection:
+        connection.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
+    admin.dispose()
+
+
+@pytest.fixture
+def crowded(_shared: Engine) -> Bench:
+    """A fresh study beside those of other tests."""
+    return Bench(_shared, studies.create_study(_shared, new_study(f"study-{uuid.uuid4().hex[:8]}")))
 
 
 @pytest.fixture

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Engine, text
 
-from kdsearch.core.records import HardwareProfile, Latency, Scores, TrialConfig, TrialResult
+from kdsearch.core.records import (
+    Decision,
+    EpochReport,
+    Failure,
+    HardwareProfile,
+    Latency,
+    Scores,
+    TrialConfig,
+    TrialResult,
+)
 from kdsearch.core.spec import BudgetSpec
 from kdsearch.store import leases
 from kdsearch.store.leases import Lease
@@ -90,6 +100,46 @@ def result(quality: float = 0.9, **changes: Any) -> TrialResult:
     return TrialResult(**{**values, **changes})
 
 
+def epoch(number: int = 1, *, loss: float = 0.5, quality: float = 0.9) -> EpochReport:
+    return EpochReport(
+        stage="distil",
+        epoch=number,
+        rows_seen=500 * number,
+        losses={"total": loss},
+        scores=scores(quality),
+        seconds=1.0,
+    )
+
+
+def decision(action: Any = "continue", rule: str = "front", **changes: Any) -> Decision:
+    values: dict[str, Any] = {"reason": "the front is near", "epoch": 1, "inputs": {"quality": 0.9}}
+    return Decision(action=action, rule=rule, **{**values, **changes})
+
+
+FAILURE = Failure(kind="exception", message="boom", traceback="line 1")
+WRITES: dict[str, Callable[[Engine, Lease], None]] = {
+    "renew": lambda engine, lease: leases.renew(engine, lease, 60),
+    "give_back": leases.give_back,
+    "pause": lambda engine, lease: leases.pause(engine, lease, decision("pause")),
+    "retry_smaller": lambda engine, lease: leases.retry_smaller(
+        engine, lease, decision("retry", "out_of_memory"), accumulate=2, traceback="CUDA"
+    ),
+    "fail_attempt": lambda engine, lease: leases.fail_attempt(engine, lease, "hang", "stuck"),
+    "record_latency": lambda engine, lease: leases.record_latency(engine, lease, latency()),
+    "record_decision": lambda engine, lease: leases.record_decision(engine, lease, decision()),
+    "record_checkpoint": lambda engine, lease: leases.record_checkpoint(
+        engine, lease, "d" * 64, epochs_run=1
+    ),
+    "record_epoch": lambda engine, lease: leases.record_epoch(engine, lease, epoch(), "c" * 64),
+    "finish_complete": lambda engine, lease: leases.finish_complete(engine, lease, result(), {}, decision()),
+    "finish_rejected": lambda engine, lease: leases.finish_rejected(
+        engine, lease, {"latency_ms": 1.0}, decision("reject", "latency")
+    ),
+    "finish_failed": lambda engine, lease: leases.finish_failed(engine, lease, FAILURE),
+}
+"""Every write that the holder of a trial can make."""
+
+
 @dataclass(frozen=True)
 class Bench:
     """A study on a fresh database, and what tests do to its trials."""
@@ -120,6 +170,36 @@ class Bench:
         with leases.study_turn(self.engine, self.study.id) as turn:
             return leases.sweep(turn, self.study.id)
 
+    def repeat_of(self, number: int = 0, seed: int = 1, *, worker: str = "w1") -> Lease:
+        """A running repeat of a new, complete trial; nothing else may be waiting."""
+        self.complete(number)
+        with leases.study_turn(self.engine, self.study.id) as turn:
+            assert leases.insert_repeats(turn, self.study.id, [(number, seed)]) == 1
+        lease = self.take(worker)
+        assert lease is not None
+        assert lease.repeat > 0
+        return lease
+
+    def complete(self, number: int = 0, quality: float = 0.9, ms: float = 1.5, **changes: Any) -> None:
+        """A new trial that is done."""
+        lease = self.start(number, **changes)
+        leases.record_latency(self.engine, lease, latency(ms))
+        leases.finish_complete(self.engine, lease, result(quality), {"latency_ms": -1.0})
+
+    def snapshot(self, number: int = 0) -> Any:
+        """Everything on record of a trial and its repeats, without the times of leases."""
+        parts = (
+            "SELECT to_jsonb(t) - 'expires_at' AS it FROM kdsearch.trial t",
+            "SELECT to_jsonb(t) - 'at' FROM kdsearch.epoch t",
+            "SELECT to_jsonb(t) FROM kdsearch.attempt t",
+            "SELECT to_jsonb(t) FROM kdsearch.decision t",
+        )
+        where = " WHERE t.study_id = :id AND t.number = :number"
+        query = " UNION ALL ".join(part + where for part in parts)
+        with self.engine.begin() as connection:
+            query = f"SELECT jsonb_agg(it ORDER BY CAST(it AS text)) FROM ({query}) everything"
+            return connection.execute(text(query), {"id": self.study.id, "number": number}).scalar_one()
+
     def expire(self, number: int = 0) -> None:
         """Let the lease of a trial have ended, as if its worker had been silent for long."""
         query = (
@@ -132,6 +212,9 @@ class Bench:
 
     def column(self, name: str, number: int = 0) -> Any:
         """One value of a trial's row."""
-        query = f"SELECT {name} FROM kdsearch.trial WHERE study_id = :id AND number = :number"
+        query = (
+            f"SELECT {name} FROM kdsearch.trial WHERE study_id = :id AND number = :number "
+            "ORDER BY repeat DESC LIMIT 1"
+        )
         with self.engine.begin() as connection:
             return connection.execute(text(query), {"id": self.study.id, "number": number}).scalar_one()

@@ -2,57 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import text
-from store_bench import Bench, config, latency, result, scores
+from store_bench import Bench, config, epoch, latency, result, scores
 
 from kdsearch.core.errors import LeaseLostError
-from kdsearch.core.records import EpochReport, Failure
+from kdsearch.core.records import Failure
 from kdsearch.store import leases, reads, telling
-from kdsearch.store.connect import make_engine
 from kdsearch.store.leases import MAX_DEATHS, Lease
 
 FAILURE = Failure(kind="exception", message="boom", traceback="line 1")
-
-
-def epoch(number: int = 1, *, loss: float = 0.5) -> EpochReport:
-    return EpochReport(
-        stage="distil",
-        epoch=number,
-        rows_seen=500 * number,
-        losses={"total": loss},
-        scores=scores(),
-        seconds=1.0,
-    )
-
-
-def writes(bench: Bench, lease: Lease) -> dict[str, object]:
-    """Every write that a holder can make, by name."""
-    engine = bench.engine
-    return {
-        "renew": lambda: leases.renew(engine, lease, 60),
-        "give_back": lambda: leases.give_back(engine, lease),
-        "record_latency": lambda: leases.record_latency(engine, lease, latency()),
-        "record_epoch": lambda: leases.record_epoch(engine, lease, epoch(), "c" * 64),
-        "finish_complete": lambda: leases.finish_complete(engine, lease, result(), {}),
-        "finish_rejected": lambda: leases.finish_rejected(engine, lease, {"latency_ms": 1.0}),
-        "finish_failed": lambda: leases.finish_failed(engine, lease, FAILURE),
-    }
-
-
-WRITES = (
-    "renew",
-    "give_back",
-    "record_latency",
-    "record_epoch",
-    "finish_complete",
-    "finish_rejected",
-    "finish_failed",
-)
 
 
 def test_a_trial_from_start_to_end(bench: Bench) -> None:
@@ -80,30 +41,6 @@ def test_the_configuration_survives_the_database(bench: Bench) -> None:
     assert lease.config.key == config().key == bench.column("config_key")
 
 
-@pytest.mark.parametrize("write", WRITES)
-def test_a_zombie_writes_nothing(bench: Bench, write: str) -> None:
-    zombie = bench.start()
-    bench.expire()
-    bench.sweep()
-    heir = bench.take("w2")
-    assert heir is not None
-    before = bench.column("to_jsonb(trial)")
-    with pytest.raises(LeaseLostError, match="w1"):
-        writes(bench, zombie)[write]()  # type: ignore[operator]
-    assert bench.column("to_jsonb(trial)") == before
-    assert reads.epochs(bench.engine, bench.study.id, 0) == []
-    writes(bench, heir)[write]()  # type: ignore[operator]
-
-
-@pytest.mark.parametrize("write", WRITES)
-def test_a_lease_that_ran_out_is_not_lost_before_somebody_takes_the_trial(bench: Bench, write: str) -> None:
-    late = bench.start()
-    bench.expire()
-    bench.sweep()
-    assert bench.column("state") == "waiting"
-    writes(bench, late)[write]()  # type: ignore[operator]
-
-
 def test_the_same_worker_with_an_old_attempt_is_a_zombie(bench: Bench) -> None:
     first = bench.start(worker="w1")
     leases.give_back(bench.engine, first)
@@ -113,15 +50,6 @@ def test_the_same_worker_with_an_old_attempt_is_a_zombie(bench: Bench) -> None:
     with pytest.raises(LeaseLostError):
         leases.renew(bench.engine, first, 60)
     leases.renew(bench.engine, second, 60)
-
-
-@pytest.mark.parametrize("write", WRITES)
-def test_every_write_may_be_repeated(bench: Bench, write: str) -> None:
-    lease = bench.start()
-    writes(bench, lease)[write]()  # type: ignore[operator]
-    before = bench.column("to_jsonb(trial) - 'expires_at'")
-    writes(bench, lease)[write]()  # type: ignore[operator]
-    assert bench.column("to_jsonb(trial) - 'expires_at'") == before
 
 
 def test_a_finished_trial_takes_no_other_end(bench: Bench) -> None:
@@ -236,66 +164,6 @@ def test_what_is_finished_is_told_once(bench: Bench) -> None:
         telling.mark_told(bench.engine, bench.study.id, number)
     assert telling.untold(bench.engine, bench.study.id) == []
     assert bench.column("told", 3) is False
-
-
-def test_clients_in_other_time_zones_agree_who_is_dead(bench: Bench, database: str) -> None:
-    east = make_engine(database)
-    try:
-        with east.begin() as connection:
-            connection.execute(text("SET SESSION TIME ZONE 'Asia/Tokyo'"))
-            leases.sweep(connection, bench.study.id)
-        bench.start(ttl_s=30)
-        with east.begin() as connection:
-            connection.execute(text("SET LOCAL TIME ZONE 'Asia/Tokyo'"))
-            assert leases.sweep(connection, bench.study.id) == 0
-        with east.begin() as connection:
-            connection.execute(text("SET LOCAL TIME ZONE 'America/Los_Angeles'"))
-            assert leases.sweep(connection, bench.study.id) == 0
-        bench.expire()
-        with east.begin() as connection:
-            connection.execute(text("SET LOCAL TIME ZONE 'America/Los_Angeles'"))
-            assert leases.sweep(connection, bench.study.id) == 1
-    finally:
-        east.dispose()
-
-
-def test_many_threads_never_share_a_trial_and_never_overshoot(bench: Bench) -> None:
-    budget, num_threads = 30, 8
-
-    def worker(name: str) -> list[tuple[int, int]]:
-        mine = []
-        while True:
-            with leases.study_turn(bench.engine, bench.study.id) as turn:
-                leases.sweep(turn, bench.study.id)
-                lease = leases.take_waiting(turn, bench.study.id, name, 60, can_measure=True)
-                if lease is None:
-                    count = leases.count_trials(turn, bench.study.id)
-                    if count >= budget:
-                        return mine
-                    lease = leases.insert_running(
-                        turn,
-                        bench.study.id,
-                        number=count,
-                        optuna_trial_id=count,
-                        config=config(),
-                        architecture_key="a",
-                        worker_id=name,
-                        ttl_s=60,
-                    )
-            mine.append((lease.number, lease.attempt))
-            if lease.attempt == 1 and lease.number % 3 == 0:
-                leases.give_back(bench.engine, lease)
-            else:
-                leases.finish_complete(bench.engine, lease, result(), {})
-
-    with ThreadPoolExecutor(num_threads) as pool:
-        everything = [
-            pair for mine in pool.map(worker, [f"w{i}" for i in range(num_threads)]) for pair in mine
-        ]
-    assert max(Counter(everything).values()) == 1
-    assert {number for number, _ in everything} == set(range(budget))
-    rows = reads.trials(bench.engine, bench.study.id)
-    assert Counter(row.state for row in rows) == {"complete": budget}
 
 
 def test_waiting_trials_are_shared_out_without_the_turn_too(bench: Bench) -> None:
