@@ -7,6 +7,7 @@ database refuses, because somebody else has the trial by then, is dropped and sa
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -28,6 +29,8 @@ from kdsearch.worker.spool import Spool, abandoned, spool_folder
 
 T = TypeVar("T")
 LONGEST_WAIT_S = 15.0
+ANOTHER_S = 600.0
+"""What fails after so much time without a failure is another outage."""
 LOOK_S = 5.0
 """How often an idle worker looks for what others left."""
 FAREWELL_S = 3.0
@@ -312,12 +315,17 @@ class _Patience:
     """Waits that grow, until an outage has lasted for too long."""
 
     def __init__(self, outage_s: float) -> None:
-        self._deadline = time.monotonic() + outage_s
+        self._outage_s = outage_s
+        self._since = self._last = -math.inf
         self._wait = 0.25
 
     def next_wait(self) -> float | None:
         """Seconds to wait; None when it has been waited for long enough."""
-        if time.monotonic() >= self._deadline:
+        now = time.monotonic()
+        if now - self._last > ANOTHER_S:
+            self._since, self._wait = now, 0.25
+        self._last = now
+        if now - self._since > self._outage_s:
             return None
         self._wait = min(2 * self._wait, LONGEST_WAIT_S)
         return self._wait

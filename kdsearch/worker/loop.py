@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias
 import structlog
 import torch
 
-from kdsearch.core.errors import ArtifactError, KdsearchError, LeaseLostError, StorageError, UsageError
+from kdsearch.core.errors import KdsearchError, LeaseLostError, StorageError, UsageError
 from kdsearch.core.studyfile import spec_from_json
 from kdsearch.data.inputs import Inputs
 from kdsearch.data.prepared import Prepared
@@ -56,7 +56,7 @@ def work(
     pulse, delivery = Pulse(context), Delivery(context)
     try:
         with pulse.beating(), delivery.delivering():
-            prepared = _prepared(context, pulse)
+            prepared = _prepared(context, pulse, delivery)
             return "stopped" if prepared is None else _Worker(context, prepared, pulse, delivery).run()
     finally:
         with suppress(StorageError):  # the outcome, or the error under way, says more
@@ -110,23 +110,30 @@ def _self_description(context: WorkerContext) -> workers.NewWorker:
 # -------------------------------------------------------------------- preparation
 
 
-def _prepared(context: WorkerContext, pulse: Pulse) -> Prepared | None:
+def _prepared(context: WorkerContext, pulse: Pulse, delivery: Delivery) -> Prepared | None:
     """What the preparation left, made by this worker or awaited; None when it is to stop."""
-    engine = context.store.engine
-    while not context.should_stop():
-        row = preparations.preparation(engine, context.study.id)
-        if row.state == "failed":
-            raise KdsearchError(
-                f"study {context.study.name!r} could not be prepared: {row.error}",
-                hint="mend the cause, then `kdsearch run FILE` again",
-            )
-        if row.state == "done" and row.prepared is not None:
-            return Prepared.load(context.store.blobs, row.prepared)
-        _prepare_or_wait(context, pulse)
+    with suppress(Stopped):
+        while not context.should_stop():
+            prepared = delivery.patiently(lambda: _found_or_prepared(context, pulse, delivery))
+            if prepared is not None:
+                return prepared
     return None
 
 
-def _prepare_or_wait(context: WorkerContext, pulse: Pulse) -> None:
+def _found_or_prepared(context: WorkerContext, pulse: Pulse, delivery: Delivery) -> Prepared | None:
+    row = preparations.preparation(context.store.engine, context.study.id)
+    if row.state == "failed":
+        raise KdsearchError(
+            f"study {context.study.name!r} could not be prepared: {row.error}",
+            hint="mend the cause, then `kdsearch run FILE` again",
+        )
+    if row.state == "done" and row.prepared is not None:
+        return Prepared.load(context.store.blobs, row.prepared)
+    _prepare_or_wait(context, pulse, delivery)
+    return None
+
+
+def _prepare_or_wait(context: WorkerContext, pulse: Pulse, delivery: Delivery) -> None:
     engine, ttl = context.store.engine, context.options.lease_s
     if context.spec.latency.device == "cuda" and not torch.cuda.is_available():
         raise UsageError(
@@ -146,11 +153,9 @@ def _prepare_or_wait(context: WorkerContext, pulse: Pulse) -> None:
             preparations.give_back_preparation(engine, lease)
     except LeaseLostError:
         log.warning("another worker prepares the study now")
-    except ArtifactError:  # not the study's fault: another worker may reach them, or this one later
+    except StorageError:  # not the study's fault: another worker goes on with it, or this one later
         with suppress(LeaseLostError):
-            preparations.give_back_preparation(engine, lease)
-        raise
-    except StorageError:  # the lease runs out, and somebody goes on from what is stored
+            delivery.patiently(lambda: preparations.give_back_preparation(engine, lease))
         raise
     except Exception as error:
         with suppress(LeaseLostError):
