@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdsearch.cli import output
@@ -13,12 +13,14 @@ from kdsearch.core.space import encode
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from sqlalchemy import Engine
 
-    from kdsearch.core.records import HardwareProfile
+    from kdsearch.core.records import HardwareProfile, Standing
     from kdsearch.store.reads import StudyRow, TrialRow
 
 ROOMY = 120
 """Columns of a terminal that tables with parameters need."""
+NO_STANDINGS: Mapping[int, Standing] = {}
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,16 @@ class Front:
     study: StudyRow
     rows: Sequence[TrialRow]
     within: Within
+    standings: Mapping[int, Standing] = field(default_factory=dict)
+    """How sure each trial's place is, by number; empty until the study is done."""
+
+    @classmethod
+    def read(cls, engine: Engine, study: StudyRow, within: Within) -> Front:
+        """As it is now."""
+        from kdsearch.store import reads
+
+        standings = {standing.number: standing for standing in reads.standings(engine, study.id)}
+        return cls(study, reads.trials(engine, study.id), within, standings)
 
     @property
     def members(self) -> list[TrialRow]:
@@ -53,15 +65,20 @@ class Front:
             "latency": self.study.latency_name,
             "profile": None if profile is None else asdict(profile),
             "teacher": teacher_data(self.study),
-            "trials": [trial_data(self.study, row, on_front=row.number in numbers) for row in self.rows],
+            "trials": [self.trial(row, on_front=row.number in numbers) for row in self.rows],
         }
+
+    def trial(self, row: TrialRow, *, on_front: bool) -> dict[str, Any]:
+        """One trial of it for programs."""
+        return trial_data(self.study, row, on_front=on_front, standing=self.standings.get(row.number))
 
     def human(self, *, everything: bool = False) -> Iterable[RenderableType]:
         """A heading and the table of the front, or of every measured trial."""
         members = self.members
         rows = sorted(deployable(self.rows), key=_by_latency) if everything else members
         yield self._heading(len(members))
-        yield from trials(self.study, rows, front={row.number for row in members} if everything else None)
+        star = {row.number for row in members} if everything else None
+        yield from trials(self.study, rows, front=star, standings=self.standings)
 
     def _heading(self, num_members: int) -> str:
         from rich.markup import escape
@@ -137,7 +154,9 @@ def speedup(study: StudyRow, row: TrialRow) -> float | None:
     return teacher / row.latency_ms if teacher is not None and row.latency_ms else None
 
 
-def trial_data(study: StudyRow, row: TrialRow, *, on_front: bool) -> dict[str, Any]:
+def trial_data(
+    study: StudyRow, row: TrialRow, *, on_front: bool, standing: Standing | None = None
+) -> dict[str, Any]:
     """One trial as `pareto`, `best` and `trial list` give it."""
     return {
         "trial": row.number,
@@ -150,6 +169,7 @@ def trial_data(study: StudyRow, row: TrialRow, *, on_front: bool) -> dict[str, A
         "latency_ms": row.latency_ms,
         "size_mb": row.size_mb,
         "on_front": on_front,
+        "standing": None if standing is None else standing_data(standing),
         "feasible": row.feasible,
         "speedup": speedup(study, row),
         "coverage": None if row.scores is None else row.scores.coverage,
@@ -157,6 +177,17 @@ def trial_data(study: StudyRow, row: TrialRow, *, on_front: bool) -> dict[str, A
         "teacher_quality": None if row.teacher is None else row.teacher.quality,
         "peak_memory_mb": row.peak_memory_mb,
     }
+
+
+def standing_data(standing: Standing) -> dict[str, Any]:
+    """How sure a trial's quality and its place on the front are."""
+    return {**asdict(standing), "seeds": list(standing.seeds), "verdict": standing.verdict}
+
+
+def standing_text(standing: Standing) -> str:
+    """``0.9512 (0.9401 to 0.9607) over 4 seeds: tie``."""
+    seeds = f" over {len(standing.seeds)} seeds" if len(standing.seeds) > 1 else ""
+    return f"{standing.quality:.4f} ({standing.low:.4f} to {standing.high:.4f}){seeds}: {standing.verdict}"
 
 
 def own_params(row: TrialRow) -> dict[str, Any]:
@@ -177,13 +208,18 @@ def params_text(row: TrialRow) -> str:
 
 
 def trials(
-    study: StudyRow, rows: Sequence[TrialRow], *, front: set[int] | None = None, states: bool = False
+    study: StudyRow,
+    rows: Sequence[TrialRow],
+    *,
+    front: set[int] | None = None,
+    states: bool = False,
+    standings: Mapping[int, Standing] = NO_STANDINGS,
 ) -> Iterable[RenderableType]:
     """The table of trials as it fits the terminal, and below it what is to be said about it."""
     from rich.text import Text
 
     wide = roomy()
-    yield trials_table(study, rows, front=front, states=states, params=wide)
+    yield trials_table(study, rows, front=front, states=states, params=wide, standings=standings)
     if front:
         yield Text("★ on the front", style="dim")
     if not wide:
@@ -197,6 +233,7 @@ def trials_table(
     front: set[int] | None = None,
     states: bool = False,
     params: bool = True,
+    standings: Mapping[int, Standing] = NO_STANDINGS,
 ) -> RenderableType:
     """Trials with their figures, the teacher below; ``front`` marks its members with a star.
 
@@ -205,6 +242,7 @@ def trials_table(
     from rich.text import Text
 
     extra = [column for column in _EXTRA if states and params and any(column.cell(row) for row in rows)]
+    extra = [*_sure(standings, rows), *extra]
     figures = ["trial", study.quality_name, study.latency_name.replace("_", " "), "speed-up", "MB"]
     figures += [column.name for column in extra]
     middle = ("state",) if states else ()
@@ -224,6 +262,30 @@ def trials_table(
         covered = [column.of_teacher(study) for column in extra]
         made.add_row("teacher", *[""] * (2 + len(middle)), *shown, *covered, style="magenta")
     return made
+
+
+def _sure(standings: Mapping[int, Standing], rows: Sequence[TrialRow]) -> list[Extra]:
+    """How sure quality and place are, where somebody has computed it; the seeds where there are several."""
+    found = [standings[row.number] for row in rows if row.number in standings]
+    if not found:
+        return []
+
+    def of(row: TrialRow, text: Callable[[Standing], str]) -> str:
+        return text(standings[row.number]) if row.number in standings else ""
+
+    several = any(len(standing.seeds) > 1 for standing in found)
+    seeds = [Extra("seeds", lambda row: of(row, lambda s: str(len(s.seeds))))] if several else []
+    name = "mean (95 %)" if several else "95 %"
+    mean = (lambda s: f"{s.quality:.3f} ({_interval(s)})") if several else _interval
+    return [
+        Extra(name, lambda row: of(row, mean)),
+        *seeds,
+        Extra("verdict", lambda row: of(row, lambda s: s.verdict)),
+    ]
+
+
+def _interval(standing: Standing) -> str:
+    return f"{standing.low:.3f} to {standing.high:.3f}"
 
 
 class Extra(NamedTuple):

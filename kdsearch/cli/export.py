@@ -51,7 +51,8 @@ def export(
 
         row = reads.study(store.engine, study)
         if trial is None:
-            chosen = ceilings.best_of(reads.trials(store.engine, row.id), asked, study=study)
+            trials, standings = reads.trials(store.engine, row.id), reads.standings(store.engine, row.id)
+            chosen = ceilings.best_of(trials, asked, study=study, standings=standings)
         else:
             chosen = reads.trial(store.engine, row.id, trial)
         manifest = _export(options, store, row, chosen, to, overwrite)

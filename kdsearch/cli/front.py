@@ -20,7 +20,7 @@ def _front(options: Options, study: str, within: list[str] | None) -> answers.Fr
         from kdsearch.store import reads
 
         row = reads.study(store.engine, study)
-        return answers.Front(row, reads.trials(store.engine, row.id), asked)
+        return answers.Front.read(store.engine, row, asked)
 
 
 def pareto(
@@ -33,7 +33,8 @@ def pareto(
 ) -> None:
     """Show the Pareto front: quality against latency.
 
-    Ceilings are applied first, then the front is taken of what remains.
+    Ceilings are applied first, then the front is taken of what remains. Once the study is done, with
+    intervals, and what is a tie.
 
     Example: kdsearch pareto sms-spam --within latency_ms=2
     """
@@ -68,26 +69,27 @@ def _say_why_empty(options: Options, front: answers.Front) -> None:
 def best(options: Options, study: StudyArgument, within: WithinOption = None) -> None:
     """Show the best student within a budget.
 
-    Ceilings are applied first; then the best quality wins, and of equals the faster one.
+    Ceilings are applied first; then the best quality wins, and of equals the faster one. Where finalists
+    were trained with further seeds, their mean counts.
     Exit code 6 if nothing lies within them.
 
     Example: kdsearch best sms-spam --within latency_ms=5
     """
     front = _front(options, study, within)
-    row = ceilings.best_of(front.rows, front.within, study=study)
+    row = ceilings.best_of(front.rows, front.within, study=study, standings=front.standings.values())
     on_front = row.number in {member.number for member in front.members}
     data = {
         "study": study,
         "quality": front.study.quality_name,
         "latency": front.study.latency_name,
         "teacher": answers.teacher_data(front.study),
-        **answers.trial_data(front.study, row, on_front=on_front),
+        **front.trial(row, on_front=on_front),
     }
     output.show(
         options,
         "best",
         data,
-        human=lambda: answers.trials(front.study, [row]),
+        human=lambda: answers.trials(front.study, [row], standings=front.standings),
         ids=[row.number],
     )
     if not options.json:

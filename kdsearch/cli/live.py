@@ -55,9 +55,9 @@ def look(engine: Engine, name: str) -> Look:
     from kdsearch.store import reads
 
     study = reads.study(engine, name)
-    rows = reads.trials(engine, study.id)
+    front = answers.Front.read(engine, study, Within())
     running = []
-    for row in rows:
+    for row in front.rows:
         if row.state == "running":
             epochs = reads.epochs(engine, study.id, row.number)
             scores = epochs[-1].scores if epochs else None
@@ -67,7 +67,7 @@ def look(engine: Engine, name: str) -> Look:
     preparation = reads.preparation(engine, study.id)
     said = {"waiting": "waiting for a worker", "running": preparation.progress or "the teacher"}
     preparing = said.get(preparation.state, "")
-    return Look(answers.Front(study, rows, Within()), running, preparing)
+    return Look(front, running, preparing)
 
 
 @dataclass

@@ -21,6 +21,7 @@ import typer
 from kdsearch.cli import answers, live, output
 from kdsearch.cli.fleet import Fleet, command_line
 from kdsearch.cli.options import Options, child_environment
+from kdsearch.cli.spent import why_ended
 from kdsearch.cli.study import FileArgument
 from kdsearch.cli.worker import (
     HANG_S,
@@ -104,9 +105,10 @@ def run(
         finally:
             fleet.kill()
         last = live.look(store.engine, name)
+        why = why_ended(store.engine, last.study) if last.study.state == "done" else ""
     if stop.count:
         _leave(stop, resume)
-    _conclude(options, last, fleet)
+    _conclude(options, last, fleet, why)
 
 
 def placements(workers: int | None, device: str, gpus: str | None) -> list[str]:
@@ -209,7 +211,7 @@ def _leave(stop: Stop, resume: str) -> None:
     raise typer.Exit(stop.exit_code)
 
 
-def _conclude(options: Options, last: live.Look, fleet: Fleet) -> None:
+def _conclude(options: Options, last: live.Look, fleet: Fleet, why: str) -> None:
     """Print the front, or raise what kept the study from it."""
     failed = [worker for worker in fleet.workers if worker.exit_code]
     if last.study.state != "done":
@@ -221,10 +223,10 @@ def _conclude(options: Options, last: live.Look, fleet: Fleet) -> None:
     name = last.study.name
     if not last.front.members:
         raise NothingFeasibleError(
-            f"study {name!r} is done, and no trial keeps to its constraints",
+            f"study {name!r} is done ({why}), and no trial keeps to its constraints",
             hint=f"kdsearch trial list {name} shows why; constraints and students stand in the study file",
         )
-    _print_front(options, last.front)
+    _print_front(options, last.front, why)
 
 
 def _unfinished(last: live.Look, fleet: Fleet) -> KdsearchError:
@@ -237,11 +239,17 @@ def _unfinished(last: live.Look, fleet: Fleet) -> KdsearchError:
     )
 
 
-def _print_front(options: Options, front: answers.Front) -> None:
-    data = {"state": front.study.state, "trial_counts": dict(front.study.counts), **front.data()}
+def _print_front(options: Options, front: answers.Front, why: str) -> None:
+    data = {
+        "state": front.study.state,
+        "ended": why,
+        "trial_counts": dict(front.study.counts),
+        **front.data(),
+    }
     output.show(options, "run", data, human=front.human, ids=(row.number for row in front.members))
     if not options.json:
         name = front.study.name
+        output.say(f"study {name} is done: {why}", options=options)
         if weak := answers.weak_teacher(front.study):
             output.say(weak, options=options)
         output.say(f"browse it: kdsearch dashboard {name}", options=options)

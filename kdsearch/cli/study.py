@@ -13,6 +13,7 @@ import typer
 from kdsearch.cli import answers, output, report
 from kdsearch.cli.front import StudyArgument
 from kdsearch.cli.options import Options, group, with_options
+from kdsearch.cli.spent import budget_data, budget_text, finished, spent_data, why_ended
 from kdsearch.cli.within import Within
 from kdsearch.core.errors import KdsearchError
 
@@ -155,16 +156,12 @@ def _summary(row: StudyRow) -> dict[str, Any]:
         "quality": row.quality_name,
         "latency": row.latency_name,
         "trials": dict(row.counts),
-        "budget": {"trials": row.budget_trials, "hours": row.budget_hours, "failed": row.budget_failed},
+        "budget": budget_data(row),
+        "spent": spent_data(row),
         "active_seconds": row.active_seconds,
         "prepared": row.prepared is not None,
         "created_at": row.created_at,
     }
-
-
-def finished(row: StudyRow) -> int:
-    """How many trials of a study have ended, whichever way."""
-    return sum(row.counts.get(state, 0) for state in ("complete", "stopped", "rejected", "failed"))
 
 
 def _table(rows: list[StudyRow]) -> RenderableType:
@@ -200,13 +197,14 @@ def show_study(
         from kdsearch.store import reads
 
         row = reads.study(store.engine, study)
-        trials = reads.trials(store.engine, row.id)
+        front = answers.Front.read(store.engine, row, Within())
+        why = why_ended(store.engine, row) if row.state == "done" else ""
         workers = [asdict(w) for w in reads.workers(store.engine, row.id) if w.state == "active"]
         preparation = asdict(reads.preparation(store.engine, row.id))
         prepared = _prepared(store, row)
-    front = answers.Front(row, trials, Within())
     data = {
         **_summary(row),
+        "ended": why or None,
         "teacher": answers.teacher_data(row),
         "historical": [] if prepared is None else [_historical(teacher) for teacher in prepared.historical],
         "oov_share": {} if prepared is None else dict(prepared.oov_share),
@@ -219,11 +217,11 @@ def show_study(
     human = (
         (lambda: [row.spec_text.rstrip("\n")])
         if file
-        else (lambda: _human(row, front, preparation, workers, prepared))
+        else (lambda: _human(row, front, preparation, workers, prepared, why))
     )
     output.show(options, "study", data, human=human, ids=[row.name])
     if not options.json and not file:
-        output.say(_next(row, trials, workers), options=options)
+        output.say(_next(row, front.rows, workers), options=options)
 
 
 def _prepared(store: Store, row: StudyRow) -> Prepared | None:
@@ -248,13 +246,18 @@ def _human(
     preparation: dict[str, Any],
     workers: list[dict[str, Any]],
     prepared: Prepared | None,
+    why: str,
 ) -> Iterable[RenderableType]:
     from rich.text import Text
 
     counts = ", ".join(f"{number} {state}" for state, number in row.counts.items() if number)
     yield Text(f"{row.name}: {row.state}", style="bold")
     yield Text(f"trials: {finished(row)} of {row.budget_trials} ended{f' ({counts})' if counts else ''}")
+    if why:
+        yield Text(f"it ended because {why}")
+    yield Text(f"budget: {budget_text(row)}")
     yield Text(f"objectives: {row.quality_name}, {row.latency_name}")
+    yield Text(f"search: {_search(row.spec.get('search') or {})}")
     yield Text(f"texts: {', '.join(_pools(row.spec.get('data') or {}))}")
     yield Text(f"teacher: {_teacher(row, preparation)}")
     if prepared is not None:
@@ -262,7 +265,13 @@ def _human(
     yield Text(f"workers: {len(workers)} at work, {row.active_seconds / 3600:.2f} hours worked")
     if front.members:
         yield ""
-        yield from answers.trials(row, front.members)
+        yield from answers.trials(row, front.members, standings=front.standings)
+
+
+def _search(spec: Mapping[str, Any]) -> str:
+    """What proposes and what stops."""
+    plateau = ", ends at a plateau" if spec.get("plateau") else ""
+    return f"sampler {spec.get('sampler')}, pruner {spec.get('pruner', 'none')}{plateau}"
 
 
 def _offered(row: StudyRow, prepared: Prepared) -> Iterator[str]:

@@ -12,14 +12,15 @@ from kdsearch.cli import answers, output
 from kdsearch.cli import within as ceilings
 from kdsearch.cli.front import StudyArgument
 from kdsearch.cli.options import Options, group, with_options
-from kdsearch.cli.within import WithinOption
+from kdsearch.cli.story import Story
+from kdsearch.cli.within import Within, WithinOption
 from kdsearch.core.errors import UsageError
 from kdsearch.core.records import TrialState
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from kdsearch.core.records import Scores
+    from kdsearch.core.records import Scores, Standing
     from kdsearch.store.reads import EpochRow, StudyRow, TrialRow
 
 app = group("List and show the trials of a study.")
@@ -52,7 +53,7 @@ def list_trials(
         from kdsearch.store import reads
 
         row = reads.study(store.engine, study)
-        front = answers.Front(row, reads.trials(store.engine, row.id), asked)
+        front = answers.Front.read(store.engine, row, asked)
     members = {member.number for member in front.members}
     rows = [
         trial
@@ -61,7 +62,7 @@ def list_trials(
     ]
     data = {
         "study": study,
-        "trials": [answers.trial_data(row, trial, on_front=trial.number in members) for trial in rows],
+        "trials": [front.trial(trial, on_front=trial.number in members) for trial in rows],
     }
     output.show(
         options,
@@ -87,7 +88,7 @@ def show_trial(
     study: StudyArgument,
     trial: Annotated[int, typer.Argument(metavar="TRIAL", help="The trial's number.", show_default=False)],
 ) -> None:
-    """Show one trial: parameters, figures, learning curve, failure.
+    """Show one trial: parameters, figures, learning curve, what was decided of it and why, who worked on it.
 
     Example: kdsearch trial show sms-spam 12
     """
@@ -96,17 +97,21 @@ def show_trial(
 
         row = reads.study(store.engine, study)
         found = reads.trial(store.engine, row.id, trial)
-        epochs = reads.epochs(store.engine, row.id, trial)
-        rows = reads.trials(store.engine, row.id)
-    members = {member.number for member in reads.front(rows, within_ms=None)}
-    data = _details(row, found, epochs, on_front=trial in members)
-    output.show(options, "trial", data, human=lambda: _human(row, found, epochs), ids=[trial])
+        story = Story(
+            reads.epochs(store.engine, row.id, trial),
+            reads.decisions(store.engine, row.id, trial),
+            reads.attempts(store.engine, row.id, trial),
+            [repeat for repeat in reads.repeats(store.engine, row.id) if repeat.number == trial],
+        )
+        front = answers.Front.read(store.engine, row, Within())
+    on_front = trial in {member.number for member in front.members}
+    data = {"study": study, **front.trial(found, on_front=on_front), **_details(found), **story.data()}
+    standing = front.standings.get(trial)
+    output.show(options, "trial", data, human=lambda: _human(row, found, standing, story), ids=[trial])
 
 
-def _details(study: StudyRow, row: TrialRow, epochs: Iterable[EpochRow], *, on_front: bool) -> dict[str, Any]:
+def _details(row: TrialRow) -> dict[str, Any]:
     return {
-        "study": study.name,
-        **answers.trial_data(study, row, on_front=on_front),
         "scores": None if row.scores is None else asdict(row.scores),
         "latency": None if row.latency is None else row.latency.to_json(),
         "best_epoch": row.best_epoch,
@@ -121,11 +126,12 @@ def _details(study: StudyRow, row: TrialRow, epochs: Iterable[EpochRow], *, on_f
         "created_at": row.created_at,
         "started_at": row.started_at,
         "finished_at": row.finished_at,
-        "epochs": [asdict(epoch) for epoch in epochs],
     }
 
 
-def _human(study: StudyRow, row: TrialRow, epochs: Iterable[EpochRow]) -> Iterable[RenderableType]:
+def _human(
+    study: StudyRow, row: TrialRow, standing: Standing | None, story: Story
+) -> Iterable[RenderableType]:
     from rich.text import Text
 
     yield Text(f"trial {row.number} of {study.name}: {row.state}", style="bold")
@@ -135,16 +141,18 @@ def _human(study: StudyRow, row: TrialRow, epochs: Iterable[EpochRow]) -> Iterab
         yield Text(f"chosen by: {row.origin}")
     if row.scores is not None:
         yield Text(_scores(row.scores))
+    if standing is not None:
+        yield Text(f"{study.quality_name}: {answers.standing_text(standing)}")
     if row.best_epoch is not None:
         yield Text(_effort(row))
     if row.teacher is not None:
         yield Text(f"teacher trained beside it: {_quality(study, row.teacher)}{_scores(row.teacher)}")
     if row.failure is not None:
         yield Text(f"\nfailed: {row.failure.message}", style="red")
-    seen = list(epochs)
-    if seen:
+    if story.epochs:
         yield ""
-        yield _curve(study, seen, row.best_epoch)
+        yield _curve(study, story.epochs, row.best_epoch)
+    yield from story.human()
 
 
 def _effort(row: TrialRow) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,7 @@ import typer
 from kdsearch.core.errors import NothingFeasibleError, UsageError
 
 if TYPE_CHECKING:
+    from kdsearch.core.records import Standing
     from kdsearch.store.reads import TrialRow
 
 WithinOption = Annotated[
@@ -73,15 +74,24 @@ def deployable(rows: Sequence[TrialRow]) -> list[TrialRow]:
     ]
 
 
-def best_of(rows: Sequence[TrialRow], within: Within, *, study: str) -> TrialRow:
+def _rank(row: TrialRow, mean: float | None) -> tuple[float, float, int]:
+    return mean if mean is not None else row.quality or 0.0, -(row.latency_ms or 0.0), -row.number
+
+
+def best_of(
+    rows: Sequence[TrialRow], within: Within, *, study: str, standings: Iterable[Standing] = ()
+) -> TrialRow:
     """Filter first, then the best quality; of equals the faster one.
 
-    Raises NothingFeasibleError, which names the fastest trial there is.
+    Where trials were trained with several seeds, the best mean among those: the quality of a single training
+    was chosen for being high. Raises NothingFeasibleError, which names the fastest trial there is.
     """
     candidates = deployable(rows)
     inside = [row for row in candidates if within.admits(row)]
     if inside:
-        return max(inside, key=lambda row: (row.quality or 0.0, -(row.latency_ms or 0.0), -row.number))
+        means = {standing.number: standing.quality for standing in standings if len(standing.seeds) > 1}
+        sure = [row for row in inside if row.number in means]
+        return max(sure or inside, key=lambda row: _rank(row, means.get(row.number)))
     if not candidates:
         raise NothingFeasibleError(
             f"study {study!r} has no complete trial yet",

@@ -10,6 +10,7 @@ from kdsearch.search.plateau import is_flat
 from kdsearch.store.studies import BudgetState
 
 EXHAUSTED = "every configuration of the space was tried"
+SETTLED_OR_EXHAUSTED = "its front has stopped growing, or every configuration of the space was tried"
 
 
 def room_for(budget: BudgetState, epochs: int) -> bool:

@@ -98,14 +98,20 @@ class Material:
         """The texts as the student of a trial reads them."""
         return self._read(wants(config.student, config.student_params).vocabulary)
 
+    @property
+    def validation_labels(self) -> npt.NDArray[np.int64]:
+        """What everything is scored on."""
+        return self._read(TEACHER_VOCABULARY).pools["validation"].labels_N
+
     @cached_property
     def quality_floor(self) -> float:
         """A student below it is worth nothing: the study file's, or that of one that learned nothing."""
         given = self.context.spec.search.quality_floor
         if given is not None:
             return given
-        labels_N = self._read(TEACHER_VOCABULARY).pools["validation"].labels_N
-        return trivial_quality(labels_N, self.prepared.labels, self.context.spec.objectives.quality)
+        return trivial_quality(
+            self.validation_labels, self.prepared.labels, self.context.spec.objectives.quality
+        )
 
     # ---------------------------------------------------------------- students
 
