@@ -16,11 +16,11 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
 from kdsearch.core.errors import NotFoundError
 from kdsearch.core.records import TrialConfig
-from kdsearch.search.drawing import Decided, Refusals, Stored, draw, spare
+from kdsearch.search.drawing import Decided, Refusals, draw, fixed_in, spare
 from kdsearch.search.known import Known
 from kdsearch.search.plan import SAMPLED, First, Origin, Plan, origin_of
 from kdsearch.search.samplers import SAMPLERS
@@ -54,7 +54,6 @@ class Search:
         self._storage = storage
         self._study_id = storage.get_study_id_from_name(study.study_name)
         self._plan = plan
-        self._keys: dict[int, str] = {}
 
     @staticmethod
     def free_name(storage: BaseStorage, name: str) -> str:
@@ -115,7 +114,7 @@ class Search:
         then written. One process at a time: whoever asks next must know this trial, or it could be drawn
         twice.
         """
-        refusals = self._refusals(known)
+        refusals = Refusals(known, self._plan)
         with _quiet():
             while self._is_anything_left(refusals):
                 asked = self._configured(self._study.ask(), refusals, known)
@@ -129,7 +128,7 @@ class Search:
         ``numbers``: of the trials that are known. A value that was suggested before is suggested again; what
         is missing is drawn as by `ask`, and a trial that can only become a vain one is told as failed.
         """
-        refusals = self._refusals(known)
+        refusals = Refusals(known, self._plan)
         with _quiet():
             running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
             lost = [trial.number for trial in running if trial.number not in numbers]
@@ -138,12 +137,6 @@ class Search:
                 asked = self._configured(Trial(self._study, self._trial_id(number)), refusals, known)
                 found += [asked] if asked is not None else []
         return found
-
-    def _refusals(self, known: Known) -> Refusals:
-        for tried in known.tried:
-            if tried.number not in self._keys:
-                self._keys[tried.number] = tried.config.key
-        return Refusals(known, self._plan, self._keys)
 
     def _is_anything_left(self, refusals: Refusals) -> bool:
         """Whether the next trial can be anything at all: asked before it is made, so that none is in vain.
@@ -155,7 +148,7 @@ class Search:
         rng = np.random.default_rng(self._plan.spec.search.seed)
         waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         for trial in waiting:
-            if spare(self._plan, refusals.accepts, rng, _decided(trial)) is not None:
+            if spare(self._plan, refusals.accepts, rng, fixed_in(trial)) is not None:
                 return True
             with suppress(UpdateFinishedTrialError):
                 self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
@@ -167,7 +160,7 @@ class Search:
         frozen = self._storage.get_trial(trial_id)
         setup = SamplerSetup(plan=self._plan, number=trial.number, known=known)
         sampler = SAMPLERS[self._plan.spec.search.sampler](setup)
-        rng, fixed = np.random.default_rng(setup.seed), _decided(frozen)
+        rng, fixed = np.random.default_rng(setup.seed), fixed_in(frozen)
         config = draw(self._plan, sampler, self._study, frozen, refusals.accepts, rng, fixed)
         if config is None:
             self.tell_failed(trial.number)
@@ -225,11 +218,6 @@ def _first(attrs: Mapping[str, Any]) -> First:
     """What was enqueued; studies of the first version kept no origin beside it."""
     params = attrs[FIRST]
     return First(attrs.get(ORIGIN, origin_of(params["scheme"])), params)
-
-
-def _decided(trial: FrozenTrial) -> dict[str, Stored]:
-    """What its author fixed when it was enqueued, and what was written before somebody died."""
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
 @contextmanager

@@ -25,13 +25,15 @@ from optuna.trial import FrozenTrial
 
 from kdsearch.core.pareto import Point, staircase
 from kdsearch.core.records import TrialConfig
-from kdsearch.core.space import Suggests, encode
+from kdsearch.core.space import Scalar, encode
 from kdsearch.search.known import Known
 from kdsearch.search.plan import Plan
 
 Accepts: TypeAlias = Callable[[TrialConfig], bool]
 Stored: TypeAlias = bool | int | float | str
 """A value as Optuna keeps it."""
+Values: TypeAlias = tuple[tuple[str, Scalar], ...]
+Identity: TypeAlias = tuple[str, Values, str, Values, tuple[float, int, int, int]]
 Reason: TypeAlias = Literal["duplicate", "latency", "front"]
 PERFECT = 1.0
 """The best quality there is."""
@@ -45,11 +47,8 @@ FURTHER_DRAWS = 2000
 class Refusals:
     """What needs no trial to be known as vain; of one question."""
 
-    def __init__(self, known: Known, plan: Plan, keys: Mapping[int, str] | None = None) -> None:
-        """``keys``: of configurations, by trial number, where they are at hand."""
-        alive = [tried for tried in known.tried if tried.state != "failed"]
-        found = keys or {}
-        self._taken = {found.get(tried.number) or tried.config.key for tried in alive}
+    def __init__(self, known: Known, plan: Plan) -> None:
+        self._taken = {identity(tried.config) for tried in known.tried if tried.state != "failed"}
         self._points = points_of(known)
         self._latency_ms = known.latency_ms
         limit = plan.spec.constraints.latency_ms
@@ -57,7 +56,7 @@ class Refusals:
 
     def why(self, config: TrialConfig) -> Reason | None:
         """Why it is refused; None if it is not."""
-        if config.key in self._taken:
+        if identity(config) in self._taken:
             return "duplicate"
         latency_ms = self._latency_ms(config)
         if latency_ms is None:
@@ -71,6 +70,13 @@ class Refusals:
         return self.why(config) is None
 
 
+def identity(config: TrialConfig) -> Identity:
+    """Equal for equal configurations; a thousand of them take a few milliseconds, unlike their hashes."""
+    student, scheme = sorted(config.student_params.items()), sorted(config.scheme_params.items())
+    training = (config.learning_rate, config.batch_size, config.epochs, config.seed)
+    return config.student, tuple(student), config.scheme, tuple(scheme), training
+
+
 def points_of(known: Known) -> list[Point]:
     """(quality, latency) of the complete trials."""
     return [
@@ -80,14 +86,25 @@ def points_of(known: Known) -> list[Point]:
     ]
 
 
+def fixed_in(trial: FrozenTrial) -> dict[str, Stored]:
+    """What its author fixed when it was enqueued, and what was written before somebody died."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+
+
 # ---------------------------------------------------------------- ways of drawing
 
 
-class _Draw:
-    """What a search space asks for, answered from distributions; some values are fixed."""
+class Sampled:
+    """As `optuna.trial.Trial` would ask a sampler, without writing any value.
 
-    def __init__(self, fixed: Mapping[str, Stored]) -> None:
-        self._fixed = fixed
+    A fresh draft asks the sampler for a fresh joint sample, the first time that a value needs one.
+    """
+
+    def __init__(
+        self, study: Study, trial: FrozenTrial, sampler: BaseSampler, fixed: Mapping[str, Stored]
+    ) -> None:
+        self._study, self._trial, self._sampler, self._fixed = study, trial, sampler, fixed
+        self._relative: dict[str, Any] | None = None
 
     def suggest_categorical(self, name: str, choices: Sequence[CategoricalChoiceType]) -> Any:
         return self._suggest(name, CategoricalDistribution(choices))
@@ -99,54 +116,59 @@ class _Draw:
         return self._suggest(name, IntDistribution(low, high, step=step, log=log))
 
     def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
-        return self._fixed[name] if name in self._fixed else self._draw(name, distribution)
-
-    def _draw(self, name: str, distribution: BaseDistribution) -> Any:
-        raise NotImplementedError
-
-
-class Sampled(_Draw):
-    """As `optuna.trial.Trial` would ask a sampler, without writing any value.
-
-    A fresh draft asks the sampler for a fresh joint sample, the first time that a value needs one.
-    """
-
-    def __init__(
-        self, study: Study, trial: FrozenTrial, sampler: BaseSampler, fixed: Mapping[str, Stored]
-    ) -> None:
-        super().__init__(fixed)
-        self._study, self._trial, self._sampler = study, trial, sampler
-        self._space: dict[str, BaseDistribution] = {}
-        self._relative: dict[str, Any] | None = None
-
-    def _draw(self, name: str, distribution: BaseDistribution) -> Any:
+        if name in self._fixed:
+            return self._fixed[name]
         if distribution.single():
-            return _options(distribution)[0]
+            return _only(distribution)
         if self._relative is None:
-            self._space = self._sampler.infer_relative_search_space(self._study, self._trial)
-            self._relative = self._sampler.sample_relative(self._study, self._trial, self._space)
-        value = self._relative.get(name)
-        if name in self._relative and distribution._contains(distribution.to_internal_repr(value)):
-            return value
+            space = self._sampler.infer_relative_search_space(self._study, self._trial)
+            self._relative = self._sampler.sample_relative(self._study, self._trial, space)
+        if name in self._relative:
+            value = self._relative[name]
+            if distribution._contains(distribution.to_internal_repr(value)):
+                return value
         return self._sampler.sample_independent(self._study, self._trial, name, distribution)
 
 
-class Chance(_Draw):
+def _only(distribution: BaseDistribution) -> Any:
+    """The value of a distribution that has one alone."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[0]
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    return distribution.low
+
+
+class Chance:
     """Each value uniform over its own range, or over the logarithm of it."""
 
     def __init__(self, rng: np.random.Generator, fixed: Mapping[str, Stored]) -> None:
-        super().__init__(fixed)
-        self._rng = rng
+        self._rng, self._fixed = rng, fixed
 
-    def _draw(self, name: str, distribution: BaseDistribution) -> Any:
-        if isinstance(distribution, IntDistribution) and distribution.log:
-            low, high = math.log(distribution.low - 0.5), math.log(distribution.high + 0.5)
-            drawn = round(math.exp(self._rng.uniform(low, high)))
-            return min(max(drawn, distribution.low), distribution.high)
-        if _is_continuous(distribution):
-            return _between(distribution, self._rng.random())
-        options = _options(distribution)
-        return options[int(self._rng.integers(len(options)))]
+    def suggest_categorical(self, name: str, choices: Sequence[CategoricalChoiceType]) -> Any:
+        return self._fixed[name] if name in self._fixed else self._one_of(choices)
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> Any:
+        if name in self._fixed:
+            return self._fixed[name]
+        if step is not None:
+            return self._one_of([low + i * step for i in range(int((high - low) / step + 1e-8) + 1)])
+        return low if low == high else self._between(low, high, log)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> Any:
+        return self._fixed[name] if name in self._fixed else self._whole(low, high, step, log)
+
+    def _one_of(self, options: Sequence[Any]) -> Any:
+        return options[int(self._rng.random() * len(options))]
+
+    def _whole(self, low: int, high: int, step: int, log: bool) -> int:
+        if log:
+            return min(max(round(self._between(low - 0.5, high + 0.5, log)), low), high)
+        return int(self._one_of(range(low, high + 1, step)))
+
+    def _between(self, low: float, high: float, log: bool) -> float:
+        share = self._rng.random()
+        value = low * (high / low) ** share if log else low + (high - low) * share
+        return min(max(value, low), high)
 
 
 class _Counted(Chance):
@@ -156,14 +178,15 @@ class _Counted(Chance):
         super().__init__(rng, fixed)
         self.path, self.counts = list(path), list[int]()
 
-    def _draw(self, name: str, distribution: BaseDistribution) -> Any:
-        if _is_continuous(distribution):
-            return super()._draw(name, distribution)
-        options, depth = _options(distribution), len(self.counts)
+    def _one_of(self, options: Sequence[Any]) -> Any:
+        depth = len(self.counts)
         self.counts.append(len(options))
         if depth == len(self.path):
             self.path.append(0)
         return options[self.path[depth]]
+
+    def _whole(self, low: int, high: int, step: int, log: bool) -> int:
+        return int(self._one_of(range(low, high + 1, step)))
 
     def following(self) -> list[int] | None:
         """The path after this one; None after the last."""
@@ -176,40 +199,12 @@ class _Counted(Chance):
         return path
 
 
-def _is_continuous(distribution: BaseDistribution) -> bool:
-    return (
-        isinstance(distribution, FloatDistribution)
-        and distribution.step is None
-        and not distribution.single()
-    )
-
-
-def _between(distribution: BaseDistribution, share: float) -> float:
-    assert isinstance(distribution, FloatDistribution)
-    low, high = distribution.low, distribution.high
-    value = low * (high / low) ** share if distribution.log else low + (high - low) * share
-    return min(max(value, low), high)
-
-
-def _options(distribution: BaseDistribution) -> Sequence[Any]:
-    """Every value of a distribution that is not continuous."""
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices
-    if isinstance(distribution, IntDistribution):
-        return range(distribution.low, distribution.high + 1, distribution.step)
-    assert isinstance(distribution, FloatDistribution)
-    if distribution.step is None:
-        return (distribution.low,)
-    steps = int((distribution.high - distribution.low) / distribution.step + 1e-8)
-    return [distribution.low + i * distribution.step for i in range(steps + 1)]
-
-
 # ---------------------------------------------------------------- drawing
 
 
 def by_chance(plan: Plan, rng: np.random.Generator, fixed: Mapping[str, Stored] | None = None) -> TrialConfig:
     """A configuration at random, whatever it is."""
-    return plan.suggest(_suggests(Chance(rng, fixed or {})))
+    return plan.suggest(Chance(rng, fixed or {}))
 
 
 def combinations(
@@ -219,7 +214,7 @@ def combinations(
     path: list[int] | None = []
     while path is not None:
         draw = _Counted(rng, fixed or {}, path)
-        yield plan.suggest(_suggests(draw))
+        yield plan.suggest(draw)
         path = draw.following()
 
 
@@ -253,7 +248,7 @@ def draw(
 ) -> TrialConfig | None:
     """What the sampler proposes, drawn again while it is refused; then by chance; None if nothing is left."""
     for _ in range(SAMPLER_DRAWS):
-        config = plan.suggest(_suggests(Sampled(study, trial, sampler, fixed)))
+        config = plan.suggest(Sampled(study, trial, sampler, fixed))
         if accepts(config):
             return config
     return spare(plan, accepts, rng, fixed)
@@ -264,10 +259,6 @@ def _by_chance(
 ) -> TrialConfig | None:
     drawn = (by_chance(plan, rng, fixed) for _ in range(times))
     return next((config for config in drawn if accepts(config)), None)
-
-
-def _suggests(draw: _Draw) -> Suggests:
-    return draw
 
 
 class Decided(BaseSampler):

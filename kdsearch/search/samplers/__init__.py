@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from kdsearch.search.samplers.base import MakeSampler
 from kdsearch.search.samplers.gp import gp
+from kdsearch.search.samplers.known_latency import known_latency
 from kdsearch.search.samplers.nsga2 import nsga2
 from kdsearch.search.samplers.qmc import qmc
 from kdsearch.search.samplers.random import random
@@ -17,4 +18,5 @@ SAMPLERS: Mapping[str, MakeSampler] = {
     "gp": gp,
     "nsga2": nsga2,
     "qmc": qmc,
+    "known_latency": known_latency,
 }
