@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from sqlalchemy import Connection, create_engine, text
@@ -76,60 +77,69 @@ def test_budgets_are_spent_to_the_last_and_never_beyond(
     assert sum(row.epochs_run or 0 for row in rows) <= epochs
 
 
+class Race:
+    """Who finished what, when leases that ran out are swept, taken and finished at the same time."""
+
+    def __init__(self, bench: Bench, num: int) -> None:
+        self.bench, self.engine, self.num = bench, bench.engine, num
+        self.late = [bench.start(number, worker=f"late{number}") for number in range(num)]
+        self.start = threading.Barrier(4)
+        self.won: dict[int, list[str]] = {number: [] for number in range(num)}
+        self.swept: list[int] = []
+
+    def finish(self, lease: Lease) -> None:
+        quality = 0.6 if lease.worker_id == "heir" else 0.5
+        with suppress(LeaseLostError):
+            leases.record_epoch(self.engine, lease, epoch(1, quality=quality), "c" * 64)
+            leases.finish_complete(self.engine, lease, result(quality), {})
+            self.won[lease.number].append(lease.worker_id)
+
+    def sweep(self) -> None:
+        self.start.wait()
+        for study_id in (self.bench.study.id, None) * 4:
+            with self.engine.begin() as connection:
+                self.swept.append(leases.sweep(connection, study_id))
+
+    def finish_late(self) -> None:
+        self.start.wait()
+        for lease in self.late:
+            self.finish(lease)
+
+    def take(self) -> None:
+        self.start.wait()
+        for _ in range(self.num):
+            with self.engine.begin() as connection:
+                lease = leases.take_waiting(connection, self.bench.study.id, "heir", 60, can_measure=True)
+            if lease is not None:
+                self.finish(lease)
+
+
 def test_sweepers_takers_and_finishers_lose_and_double_nothing(crowded: Bench) -> None:
     """All leases have run out: whoever holds a trial last finishes it, once, and for good."""
-    study_id, engine, num = crowded.study.id, crowded.engine, 12
-    late = [crowded.start(number, worker=f"late{number}") for number in range(num)]
-    with engine.begin() as connection:
-        query = (
-            "UPDATE kdsearch.trial SET expires_at = clock_timestamp() - interval '1 h' WHERE study_id = :id"
-        )
-        connection.execute(text(query), {"id": study_id})
-    start = threading.Barrier(4)
-    won: dict[int, list[str]] = {number: [] for number in range(num)}
-    swept: list[int] = []
-
-    def finish(lease: Lease) -> None:
-        quality = 0.5 if lease.worker_id.startswith("late") else 0.6
-        try:
-            leases.record_epoch(engine, lease, epoch(1, quality=quality), "c" * 64)
-            leases.finish_complete(engine, lease, result(quality), {})
-        except LeaseLostError:
-            return
-        won[lease.number].append(lease.worker_id)
-
-    def sweep() -> None:
-        start.wait()
-        for _ in range(8):
-            with engine.begin() as connection:
-                swept.append(leases.sweep(connection, None if len(swept) % 2 else study_id))
-
-    def finish_late() -> None:
-        start.wait()
-        for lease in late:
-            finish(lease)
-
-    def take() -> None:
-        start.wait()
-        for _ in range(num):
-            with engine.begin() as connection:
-                lease = leases.take_waiting(connection, study_id, "heir", 60, can_measure=True)
-            if lease is not None:
-                finish(lease)
-
+    race = Race(crowded, 12)
+    for number in range(12):
+        crowded.expire(number)
     with ThreadPoolExecutor(4) as pool:
-        for done in [pool.submit(what) for what in (sweep, sweep, finish_late, take)]:
+        for done in [pool.submit(what) for what in (race.sweep, race.sweep, race.finish_late, race.take)]:
             done.result()
-    assert sum(swept) <= num  # each lease is swept at most once
-    rows = reads.trials(engine, study_id)
-    for row in rows:
-        assert len(won[row.number]) == (row.state == "complete")
+    for row in reads.trials(crowded.engine, crowded.study.id):
+        assert (row.state, len(race.won[row.number])) in (("complete", 1), ("waiting", 0))
         if row.state == "complete":
-            expected = 0.6 if won[row.number] == ["heir"] else 0.5
-            (only,) = reads.epochs(engine, study_id, row.number)
+            expected = 0.6 if race.won[row.number] == ["heir"] else 0.5
+            (only,) = reads.epochs(crowded.engine, crowded.study.id, row.number)
             assert only.scores is not None
             assert (row.quality, only.scores.quality) == (expected, expected)
-    assert {row.state for row in rows} <= {"complete", "waiting"}
+
+
+def test_many_sweepers_take_each_trial_back_once(crowded: Bench) -> None:
+    race = Race(crowded, 10)
+    for number in range(10):
+        crowded.expire(number)
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(race.sweep) for _ in range(4)]:
+            done.result()
+    assert sum(race.swept) >= 10  # those of every study are counted, too
+    assert {crowded.column("deaths", number) for number in range(10)} == {1}
 
 
 def test_a_sweep_waits_for_nobody(crowded: Bench) -> None:

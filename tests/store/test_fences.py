@@ -157,23 +157,23 @@ def test_a_failure_is_no_quarantine(crowded: Bench) -> None:
 
 def test_quarantine_names_the_workers_and_keeps_the_last_traceback(crowded: Bench) -> None:
     """Workers that vanish leave no traceback; what one of them said before stays."""
-    engine = crowded.engine
+    engine, w1 = crowded.engine, f"w1-{crowded.study.id}"
     leases.fail_attempt(engine, crowded.start(worker="w0"), "crash", "first words")
-    second = crowded.take("w1")
+    second = crowded.take(w1)
     assert second is not None
-    assert leases.fail_attempts_of(engine, "w1", "crash", "last words") == 1
-    assert leases.fail_attempts_of(engine, "w1", "crash", "again") == 0
+    assert leases.fail_attempts_of(engine, w1, "crash", "last words") == 1
+    assert leases.fail_attempts_of(engine, w1, "crash", "again") == 0
     assert crowded.take("w2") is not None
     crowded.expire()
     assert crowded.sweep() == 1
     failure = reads.trial(engine, crowded.study.id, 0).failure
     assert failure is not None
     assert (failure.kind, failure.traceback) == ("attempts", "last words")
-    assert "w0, w1, w2" in failure.message
+    assert f"w0, {w1}, w2" in failure.message
     rows = reads.attempts(engine, crowded.study.id, 0)
     assert [(r.attempt, r.worker, r.ended) for r in rows] == [
         (1, "w0", "crash"),
-        (2, "w1", "crash"),
+        (2, w1, "crash"),
         (3, "w2", "lost"),
     ]
 

@@ -12,7 +12,7 @@ from alembic import command
 from sqlalchemy import Engine, make_url, text
 
 from kdsearch.core.errors import StorageError
-from kdsearch.store import migrate
+from kdsearch.store import leases, migrate, studies
 from kdsearch.store.connect import make_engine, open_store
 from kdsearch.store.optuna_storage import optuna_storage
 
@@ -133,3 +133,71 @@ def test_trials_from_before_their_origin_was_kept_stay_readable(engine: Engine) 
     migrate.upgrade(engine)
     with engine.connect() as connection:
         assert connection.execute(text("SELECT number, origin FROM kdsearch.trial")).all() == [(0, "")]
+
+
+AT_0002 = """
+INSERT INTO kdsearch.trial (study_id, number, optuna_trial_id, config, config_key, architecture_key, student,
+    scheme, state, attempt, deaths, worker_id, expires_at, finished_at, result, scores, quality, failure, told)
+SELECT s.id, v.number, v.number, '{"seed": 17, "epochs": 6}', '', '', 'bag', 'none', v.state, v.attempt,
+    v.deaths, 'w', CASE WHEN v.state = 'running' THEN clock_timestamp() END,
+    CASE WHEN v.state NOT IN ('waiting', 'running') THEN clock_timestamp() END,
+    CASE WHEN v.state = 'complete' THEN CAST('{"epochs_run": 6}' AS jsonb) END,
+    CASE WHEN v.state = 'complete' THEN CAST('{}' AS jsonb) END,
+    CASE WHEN v.state = 'complete' THEN 0.9 END,
+    CASE WHEN v.state = 'failed'
+        THEN jsonb_build_object('kind', v.kind, 'message', '', 'traceback', 'tb') END,
+    v.state = 'complete'
+FROM kdsearch.study s CROSS JOIN (VALUES
+    (0, 'complete', 1, 0, NULL), (1, 'running', 2, 1, NULL), (2, 'waiting', 1, 1, NULL),
+    (3, 'waiting', 1, 0, NULL), (4, 'failed', 3, 3, 'attempts'), (5, 'failed', 1, 0, 'exception'), (6, 'rejected', 1, 0, NULL)
+) AS v (number, state, attempt, deaths, kind)"""
+EPOCHS_AT_0002 = """
+INSERT INTO kdsearch.epoch (study_id, number, epoch, stage, rows_seen, losses, quality, seconds)
+SELECT id, 1, e, 'distil', 10 * e, '{}', 0.1 * e, 1 FROM kdsearch.study CROSS JOIN generate_series(1, 3) e"""
+TEST_READ_AT_0002 = (
+    "INSERT INTO kdsearch.test_read (study_id, number, metrics) SELECT id, 0, '{}' FROM kdsearch.study"
+)
+
+
+def test_a_used_database_keeps_everything_and_goes_on(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE SCHEMA kdsearch"))
+        command.upgrade(migrate._config(connection), "0002")
+        for statement in (OLD_STUDY, AT_0002, EPOCHS_AT_0002, TEST_READ_AT_0002):
+            connection.execute(text(statement))
+    with pytest.raises(StorageError, match="version 0002, this kdsearch needs version 0003") as caught:
+        migrate.require_current(engine)
+    assert caught.value.hint == "kdsearch db upgrade"
+    migrate.upgrade(engine)
+    migrate.require_current(engine)
+    with engine.begin() as connection:
+        rows = connection.execute(
+            text("SELECT number, repeat, epochs_run, accumulate, told FROM kdsearch.trial ORDER BY 1")
+        ).all()
+        assert [row[:4] for row in rows] == [(n, 0, {0: 6, 1: 3}.get(n, 0), 1) for n in range(7)]
+        assert [row.number for row in rows if row.told] == [0]
+        epochs = connection.execute(
+            text("SELECT number, repeat, epoch, quality FROM kdsearch.epoch ORDER BY 3")
+        ).all()
+        assert [row[:3] for row in epochs] == [(1, 0, e) for e in (1, 2, 3)]
+        assert connection.execute(text("SELECT count(*) FROM kdsearch.test_read")).scalar() == 1
+        attempts = connection.execute(
+            text("SELECT number, attempt, ended FROM kdsearch.attempt ORDER BY 1")
+        ).all()
+        assert attempts == [
+            (0, 1, "finished"),
+            (1, 2, None),
+            (2, 1, "lost"),
+            (3, 1, "given back"),
+            (4, 3, "lost"),
+            (5, 1, "exception"),
+            (6, 1, "finished"),
+        ]
+        study_id = connection.execute(text("SELECT id FROM kdsearch.study")).scalar_one()
+        connection.execute(text("SET LOCAL kdsearch.outage_grace_s = 0"))
+        assert leases.sweep(connection, study_id) == 1
+        taken = connection.execute(
+            text("SELECT number, state, deaths FROM kdsearch.trial WHERE number = 1")
+        ).one()
+        assert taken == (1, "waiting", 2)
+        assert studies.budget_state(connection, study_id).epochs_reserved == 6 + 6 + 6 + 6
