@@ -137,7 +137,8 @@ def test_trials_from_before_their_origin_was_kept_stay_readable(engine: Engine) 
 
 AT_0002 = """
 INSERT INTO kdsearch.trial (study_id, number, optuna_trial_id, config, config_key, architecture_key, student,
-    scheme, state, attempt, deaths, worker_id, expires_at, finished_at, result, scores, quality, failure, told)
+    scheme, state, attempt, deaths, worker_id, expires_at, finished_at, result, scores, quality, failure,
+    told)
 SELECT s.id, v.number, v.number, '{"seed": 17, "epochs": 6}', '', '', 'bag', 'none', v.state, v.attempt,
     v.deaths, 'w', CASE WHEN v.state = 'running' THEN clock_timestamp() END,
     CASE WHEN v.state NOT IN ('waiting', 'running') THEN clock_timestamp() END,
@@ -149,7 +150,8 @@ SELECT s.id, v.number, v.number, '{"seed": 17, "epochs": 6}', '', '', 'bag', 'no
     v.state = 'complete'
 FROM kdsearch.study s CROSS JOIN (VALUES
     (0, 'complete', 1, 0, NULL), (1, 'running', 2, 1, NULL), (2, 'waiting', 1, 1, NULL),
-    (3, 'waiting', 1, 0, NULL), (4, 'failed', 3, 3, 'attempts'), (5, 'failed', 1, 0, 'exception'), (6, 'rejected', 1, 0, NULL)
+    (3, 'waiting', 1, 0, NULL), (4, 'failed', 3, 3, 'attempts'), (5, 'failed', 1, 0, 'exception'),
+    (6, 'rejected', 1, 0, NULL)
 ) AS v (number, state, attempt, deaths, kind)"""
 EPOCHS_AT_0002 = """
 INSERT INTO kdsearch.epoch (study_id, number, epoch, stage, rows_seen, losses, quality, seconds)
