@@ -1,7 +1,7 @@
 """Fine-tuning a teacher: the one training loop with the hard term alone.
 
-Linear warm-up and decay, one "epoch" per anchor; every anchor is stored as it is finished, and whoever takes
-over after a death goes on from the last one.
+Linear warm-up and decay, one "epoch" per anchor; every anchor is stored as it is finished. Whoever takes over
+after a death goes on from the last checkpoint, of which there are some between two anchors, too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from kdsearch.core.blobs import put_tree
 from kdsearch.core.records import EpochReport
 from kdsearch.core.specteacher import FinetuneSpec
 from kdsearch.data.tokens import TokenPool
-from kdsearch.distill.fit import FitSettings, fit
+from kdsearch.distill.checkpoint import Progress
+from kdsearch.distill.fit import FitSettings, Keep, fit
 from kdsearch.distill.losses import hard_label
 from kdsearch.distill.stage import Seen, Stage, Term
 from kdsearch.teachers import source
@@ -74,6 +75,7 @@ class Tuning:
             resume=self._resume(),
             breathe=self.watch.breathe,
             should_stop=self.watch.should_stop,
+            keep=Keep(every_s=self.context.options.checkpoint_s, put=self._between_anchors),
         )
         if report.stopped:
             raise Stopped
@@ -121,13 +123,18 @@ class Tuning:
         assert report.scores is not None, "every stage of a fine-tuning is scored"
         scores = report.scores
         self.anchors.append(Anchor(tree=self._store_module(), nll=scores.nll, accuracy=scores.accuracy))
+        reached = f"{self.context.spec.objectives.quality} {scores.quality:.4f}"
+        self._keep(checkpoint, f"{len(self.anchors)} of {self.spec.anchors} anchors, {reached}")
+
+    def _between_anchors(self, checkpoint: bytes, progress: Progress) -> None:
+        rows = self.spec.epochs * len(self.pools["train"])
+        self._keep(checkpoint, f"{progress.rows_seen / rows:.0%} of the rows seen")
+
+    def _keep(self, checkpoint: bytes, how_far: str) -> None:
         sha256 = self.checkpoints.put(checkpoint)
         state = Unfinished(recipe=self.key, checkpoint=sha256, anchors=tuple(self.anchors))
-        text = (
-            f"fine-tuning the {self.name}: {len(self.anchors)} of {self.spec.anchors} anchors,"
-            f" {self.context.spec.objectives.quality} {scores.quality:.4f}"
-        )
-        self.watch.keep(text, state.put(self.context.store.blobs))
+        said = f"fine-tuning the {self.name}: {how_far}"
+        self.watch.keep(said, state.put(self.context.store.blobs))
         self.checkpoints.supersede(sha256)
 
     def _store_module(self) -> str:

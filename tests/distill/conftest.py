@@ -16,7 +16,7 @@ from kdsearch.core.specteacher import JointSpec
 from kdsearch.data.batches import Output
 from kdsearch.data.tokens import TokenPool, text_keys
 from kdsearch.distill import checkpoint
-from kdsearch.distill.fit import FitReport, FitSettings, fit
+from kdsearch.distill.fit import FitReport, FitSettings, Keep, fit
 from kdsearch.distill.live import LiveTeacher
 from kdsearch.distill.schemes import build_scheme
 from kdsearch.distill.stage import TEACHER, Setting, Stage
@@ -102,6 +102,7 @@ class Problem:
         on_epoch: Callable[[EpochReport, bytes], None] | None = None,
         live: LiveTeacher | None = None,
         validation_signals: dict[str, np.ndarray] | None = None,
+        keep: Keep | None = None,
         **changed: Any,
     ) -> FitReport:
         return fit(
@@ -117,6 +118,7 @@ class Problem:
             breathe=breathe,
             should_stop=should_stop,
             live=live,
+            keep=keep,
         )
 
 

@@ -14,7 +14,7 @@ from kdsearch.core.errors import KdsearchError
 from kdsearch.core.specteacher import JointSpec
 from kdsearch.data.batches import Output
 from kdsearch.distill import checkpoint
-from kdsearch.distill.fit import FitReport
+from kdsearch.distill.fit import FitReport, Keep
 from kdsearch.distill.joint import teacher_hard_term
 from kdsearch.distill.stage import LIVE, TRAJECTORY, Joint, Stage, hard_term, soft_term
 from kdsearch.distill.trajectory import Trajectory, record_trajectory
@@ -131,6 +131,43 @@ def test_a_stopped_recording_is_no_trajectory(bench: Any) -> None:
     asked = iter([False] * 8 + [True])
     assert bench.record(3, should_stop=lambda: next(asked)) is None
     assert len(bench.problem.checkpoints) == 1
+
+
+def test_a_recording_left_at_any_step_is_gone_on_with(bench: Any) -> None:
+    whole, kept = bench.record(3), []
+    reports = list(bench.problem.reports)
+    keep = Keep(every_s=0.0, put=lambda data, progress: kept.append((data, progress)))
+    bench.record(3, keep=keep)
+    assert [p.epochs_run for _, p in kept] == [0] * 5 + [1] * 5 + [2] * 5, "six steps a pass"
+    assert all(0 < p.rows_seen - p.epochs_run * ROWS < ROWS for _, p in kept)
+    for data, progress in kept[::4]:
+        bench.problem.reports.clear()
+        asked = iter([False] * 2)
+        again: list[bytes] = []
+        stop = Keep(every_s=1e9, put=lambda data, _: again.append(data))  # noqa: B023 - used at once
+        stopped = bench.record(3, seed=98, resume=data, keep=stop, should_stop=lambda: next(asked, True))  # noqa: B023
+        assert stopped is None
+        newest = again[0] if again else bench.problem.checkpoints[-1]
+        done = len(bench.problem.reports)
+        resumed = bench.record(3, seed=99, resume=newest)
+        assert np.array_equal(whole.logits_ENC, resumed.logits_ENC)
+        assert whole.teacher_scores == resumed.teacher_scores
+        found = [r.losses for r in bench.problem.reports]
+        assert found == [r.losses for r in reports[progress.epochs_run :]] and done <= len(found)
+
+
+def test_a_recording_in_micro_batches_learns_the_same(bench: Any, make_student: Any) -> None:
+    class Sober(make_student):
+        def __init__(self, *, seed: int = 0) -> None:
+            super().__init__(seed=seed, dropout=0.0)
+
+    sober = replace(bench, kind=Sober)
+    whole = sober.record(2)
+    losses = [r.losses["total"] for r in bench.problem.reports]
+    bench.problem.reports.clear()
+    parts = sober.record(2, settings=replace(bench.problem.settings, accumulate=3))
+    assert [r.losses["total"] for r in bench.problem.reports] == pytest.approx(losses, rel=1e-3)
+    np.testing.assert_allclose(parts.logits_ENC[0], whole.logits_ENC[0], atol=2e-3)
 
 
 def test_a_diverging_teacher_says_so(bench: Any) -> None:
