@@ -8,32 +8,43 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.search.askers import OptunaAsker
-from kdsearch.core.records import Tried
-from kdsearch.search.drawing import by_chance
+from kdsearch.core.records import TrialConfig, Tried
 from kdsearch.search.known import Known
-
-NUM_STARTUP = 10
-"""Trials that Optuna's default proposes first: its own random ones."""
-NUM_DRAWS = 512
-"""Candidates from the whole space."""
+from kdsearch.search.proposing import NUM_STARTUP_TRIALS, Outlook, best, look_around
+from kdsearch.search.surrogate import MakeModel
 
 
 @dataclass
 class KnowingAsker:
-    """Proposes by expected hypervolume improvement at known latency; at first Optuna's default does."""
+    """As `search.samplers.known_latency` proposes; at first Optuna's default does, as there."""
 
     fallback: OptunaAsker
     seed: int
     snapped: bool
+    make_model: MakeModel
 
     def ask(self, number: int, known: Known, untried: Sequence[int]) -> int:
-        """Among the table's rows, or among draws of the whole space and then the nearest row."""
-        if number < NUM_STARTUP:
+        """Of the table's rows the best, or what is proposed for the whole space and then the nearest row."""
+        snapper = self.fallback.snapper
+        outlook = Outlook(known, snapper.plan, self.make_model)
+        if outlook.num_observed < NUM_STARTUP_TRIALS:
             return self.fallback.ask(number, known, untried)
-        raise NotImplementedError
+        rng = np.random.default_rng([self.seed, 6, number])
+        proposed = look_around(outlook, rng) if self.snapped else self._of_rows(outlook, untried, rng)
+        if proposed is None:
+            return self.fallback.ask(number, known, untried)
+        row = snapper.nearest(proposed, untried)
+        self.begin(row, number)
+        return row
+
+    def _of_rows(
+        self, outlook: Outlook, untried: Sequence[int], rng: np.random.Generator
+    ) -> TrialConfig | None:
+        configs = [self.fallback.snapper.configs[row] for row in untried]
+        return best(configs, outlook.scores(configs), rng)
 
     def begin(self, row: int, number: int) -> None:
-        """A trial runs that somebody else chose."""
+        """A trial runs that Optuna's default did not choose."""
         self.fallback.begin(row, number)
 
     def tell(self, trial: Tried) -> None:

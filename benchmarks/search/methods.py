@@ -23,12 +23,14 @@ from benchmarks.search.snapping import Snapper
 from benchmarks.search.table import Table
 from benchmarks.search.truth import Truth, shuffled
 from kdsearch.core.records import TrialConfig
+from kdsearch.search.forest import forest
 from kdsearch.search.pruners import PRUNERS
+from kdsearch.search.surrogate import MakeModel, gaussian_process
 
-Knowledge: TypeAlias = Literal["measured", "exact", "modelled", "permuted"]
+Knowledge: TypeAlias = Literal["measured", "exact", "permuted"]
 """Of the latency of a configuration that is only considered: known if its architecture was tried before in
-this search, as in a study; always known, as if all had been measured beforehand; never known; or known
-wrongly, with the figures of architectures exchanged."""
+this search and modelled otherwise, as in a study; always known, as if all had been measured beforehand; or
+known wrongly, with the figures of architectures exchanged."""
 Role: TypeAlias = Literal["baseline", "ours", "ablation", "control"]
 BASELINE = "tpe"
 HEADLINE = "known_latency_snapped"
@@ -40,6 +42,7 @@ SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "nsga2": lambda seed: NSGAIISampler(seed=seed),
 }
 """Optuna's own, at their defaults."""
+MODELS: Mapping[str, MakeModel] = {"process": gaussian_process, "forest": forest}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,8 @@ class Method:
     """Whether proposals come from the whole space; otherwise from the table's rows."""
     pruner: str = "none"
     knowledge: Knowledge = "measured"
+    model: Literal["process", "forest"] = "process"
+    """Of quality, for ``known_latency``."""
     log_latency: bool = False
     """Whether Optuna is told the logarithm of the latency."""
     first: bool = False
@@ -87,8 +92,8 @@ METHODS: Mapping[str, Method] = {
     "known_latency_exact": _ours(
         "known latency, snapped, every architecture measured beforehand", "ablation", knowledge="exact"
     ),
-    "known_latency_modelled": _ours(
-        "known latency, snapped, latencies modelled even where measured", "ablation", knowledge="modelled"
+    "known_latency_forest": _ours(
+        "known latency, snapped, a random forest as the model of quality", "ablation", model="forest"
     ),
     "known_latency_promotion": _ours(
         "known latency, snapped, with MO-ASHA (promotion)", "ablation", pruner="mo_asha_promotion"
@@ -116,8 +121,12 @@ def asker_of(method: Method, snapper: Snapper, seed: int) -> Asker:
         warnings.simplefilter("ignore")  # which of Optuna's samplers are experimental
         sampler = SAMPLERS[BASELINE if ours else method.sampler](seed)
     optuna = OptunaAsker(sampler, snapper, method.log_latency)
-    asker: Beginner = KnowingAsker(optuna, seed, snapped=method.snapped) if ours else optuna
+    asker: Beginner = _knowing(method, optuna, seed) if ours else optuna
     return Stratified(asker, snapper, seed) if method.first else asker
+
+
+def _knowing(method: Method, optuna: OptunaAsker, seed: int) -> KnowingAsker:
+    return KnowingAsker(optuna, seed, snapped=method.snapped, make_model=MODELS[method.model])
 
 
 def replay(method: Method, setting: Setting, snapper: Snapper) -> Story:
@@ -145,8 +154,6 @@ def latencies(knowledge: Knowledge, simulator: Simulator, told_A: Sequence[float
         return told_A[place]
 
     def known(place: int) -> bool:
-        if knowledge == "modelled":
-            return False
         return knowledge == "exact" or any(table.architecture_C[p.row] == place for p in simulator.plays)
 
     return told
