@@ -43,15 +43,15 @@ class _Times:
     queries: list[float]
     tokenise: list[float]
     seconds: float
+    longest_ms: float
+    """From the end of one query to the end of the next."""
 
     @property
     def undisturbed(self) -> bool:
         """Whether the queries explain the time that they took: a process that was stopped for a while, and
         whatever trained on this host meanwhile, shows as one query, or a gap between two, of seconds.
         """
-        usual = percentile(self.queries, 0.50)
-        gap = 1e3 * self.seconds - sum(self.queries)
-        return max(*self.queries, gap) <= max(LONGEST_MS, LONGEST_SHARE * usual)
+        return self.longest_ms <= max(LONGEST_MS, LONGEST_SHARE * percentile(self.queries, 0.50))
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -105,17 +105,20 @@ def _time(
         interrupt()
         run(*query)
     times: list[float] = []
+    longest_ms = 0.0
     with _no_garbage_collection():
-        began = time.perf_counter_ns()
+        began = ended = time.perf_counter_ns()
         for query in cycle(encoded):
             interrupt()
             start = time.perf_counter_ns()
             run(*query)
             times.append(_milliseconds(start))
+            longest_ms = max(longest_ms, _milliseconds(ended))
+            ended = time.perf_counter_ns()
             if len(times) >= spec.min_queries and _milliseconds(began) >= spec.min_seconds * 1e3:
                 break
         seconds = _milliseconds(began) / 1e3
-    return _Times(times, tokenise, seconds)
+    return _Times(times, tokenise, seconds, longest_ms)
 
 
 def _time_alone(

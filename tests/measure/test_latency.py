@@ -168,3 +168,40 @@ def test_measuring_can_be_interrupted_between_two_queries(recording: Recording, 
     with pytest.raises(AskedToStopError):
         measure_latency(nn.Identity(), TEXTS, encode, SPEC, lock)
     assert len(recording.shapes) == 5
+
+
+@pytest.mark.parametrize("where", ["in a query", "between two"])
+@pytest.mark.parametrize("stops", [1, latency.TRIES])
+def test_a_measurer_that_was_stopped_measures_again(
+    recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, stops: int
+) -> None:
+    """As after SIGSTOP: the clock has gone on for minutes, in which others may have trained."""
+    skipped_ns, struck = [0], []
+    real = time.perf_counter_ns
+
+    class Clock:
+        @staticmethod
+        def perf_counter_ns() -> int:
+            return real() + skipped_ns[0]
+
+    def stop(*args: object) -> np.ndarray:
+        asked = len(recording.shapes) % (SPEC.warmup + SPEC.min_queries)
+        if asked == SPEC.warmup + 5 and len(struck) < stops and len(recording.shapes) not in struck:
+            struck.append(len(recording.shapes))
+            skipped_ns[0] += 120 * 10**9
+        return np.zeros((1, 2))
+
+    def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        recording.shapes.append(ids.shape)
+        return stop() if where == "in a query" else np.zeros((1, 2))
+
+    monkeypatch.setattr(latency, "time", Clock)
+    monkeypatch.setattr(recording, "run", run)
+    interrupt = stop if where == "between two" else lambda: None
+    lock = HostLock(tmp_path, interrupt=interrupt)
+    figure = measure_latency(nn.Identity(), TEXTS, encode, SPEC, lock)
+    assert len(struck) == stops
+    assert figure.noisy == (stops == latency.TRIES)
+    if stops == 1:
+        assert figure.p99_ms < 60_000
+        assert len(recording.shapes) == 2 * (SPEC.warmup + SPEC.min_queries)
