@@ -1,0 +1,427 @@
+"""Many workers on one Postgres: what a claim takes, how many trials a second come and go, how soon one joins.
+
+    .venv/bin/python -m benchmarks.store_load [--workers 32] [--seconds 30] [--sizes 100 1000 10000]
+
+Workers are processes that claim, report two epochs and finish, without training anything: the store, the
+turns and Optuna's asking and telling are all there is. They are forked, so that the minutes in which 32
+processes would import torch on a small machine are not in the figures. Each size is a study of its own that
+already has so many complete trials, written by SQL. The last columns are of one more worker, a process of its
+own that comes when the others have gone, and have left one proposal ready.
+
+Reads nothing and writes only into a folder of its own. Figures depend on the machine; nothing fails on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from multiprocessing.queues import Queue
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import optuna
+from optuna.distributions import distribution_to_json
+from sqlalchemy import Connection, text
+
+from kdsearch.core.canonical import sha256_of
+from kdsearch.core.facts import Facts
+from kdsearch.core.records import EpochReport, HardwareProfile, Latency, Scores, TrialConfig, TrialResult
+from kdsearch.core.studyfile import spec_from_json
+from kdsearch.measure.hostlock import HostLock
+from kdsearch.search.asking import DIRECTIONS, Search
+from kdsearch.store import leases, studies, telling
+from kdsearch.store.connect import Store, open_store
+from kdsearch.store.leases import Lease
+from kdsearch.store.optuna_storage import optuna_storage
+from kdsearch.worker.claim import Claims
+from kdsearch.worker.context import WorkerContext, WorkerOptions
+
+if TYPE_CHECKING:
+    from kdsearch.data.inputs import Inputs
+    from kdsearch.worker.material import Material
+
+LABELS = ("ham", "spam")
+PROFILE = HardwareProfile(
+    device_model="none", device="cpu", runtime="onnx", threads=1, batch_size=1, length_policy="real"
+)
+SPEC: dict[str, Any] = {
+    "version": 1,
+    "name": "load",
+    "data": {"train": "synthetic://spam_opinions?rows=100&seed=1", "validation": "train.jsonl"},
+    "teacher": {"model": "none"},
+    "students": ["textcnn", "bilstm", "bag"],
+    "training": {"epochs": 2},
+    "budget": {"trials": 1_000_000, "failed": 1_000_000},
+}
+FACTS = Facts(
+    num_labels=2,
+    pools=("train",),
+    epochs=2,
+    anchors=0,
+    num_historical=0,
+    teacher_width=64,
+    teacher_layers=2,
+    bert_teacher=True,
+    vector_width=None,
+    encoder_layers=None,
+)
+
+
+@dataclass
+class Seen:
+    """What one worker saw."""
+
+    joined_s: float = 0.0
+    """From nothing but a URL to the first claim."""
+    claims_s: list[float] = field(default_factory=list)
+    """All claims but the first."""
+    worked_s: float = 0.0
+    """Since then."""
+    finished: int = 0
+    """Without the first, which is joining."""
+    errors: list[str] = field(default_factory=list)
+
+
+# ---------------------------------------------------------------- made-up figures
+
+
+def figures(config: TrialConfig) -> tuple[Latency, TrialResult]:
+    """Latency by architecture and quality by configuration, as if somebody had trained it."""
+    own = np.random.default_rng(int(config.key[:8], 16))
+    same = np.random.default_rng(int(sha256_of([config.student, config.params.get("filters")])[:8], 16))
+    ms, quality = float(same.uniform(0.2, 4)), float(own.uniform(0.5, 0.95))
+    latency = Latency(
+        p50_ms=ms,
+        p90_ms=ms,
+        p99_ms=ms,
+        mean_ms=ms,
+        num_queries=1,
+        seconds=0.0,
+        size_mb=1.0,
+        num_params=1,
+        tokenize_p50_ms=0.0,
+        noisy=False,
+        profile=PROFILE,
+    )
+    scores = Scores(
+        quality=quality, accuracy=quality, macro_f1=quality, nll=1.0, recall=dict.fromkeys(LABELS, quality)
+    )
+    result = TrialResult(
+        scores=scores,
+        best_epoch=2,
+        epochs_run=2,
+        rows_seen=200,
+        train_seconds=0.0,
+        artifact="a" * 64,
+        validation_logits="b" * 64,
+    )
+    return latency, result
+
+
+# ---------------------------------------------------------------- a study that has trials already
+
+
+def make_study(store: Store, name: str, num_trials: int) -> None:
+    """A study with so many complete trials, in kdsearch's tables and in Optuna's."""
+    spec = {**SPEC, "name": name}
+    storage = optuna_storage(store)
+    optuna.create_study(study_name=name, storage=storage, directions=DIRECTIONS)
+    record = studies.create_study(
+        store.engine,
+        studies.NewStudy(
+            name=name,
+            optuna_name=name,
+            spec_text=json.dumps(spec),
+            spec_json=spec,
+            spec_sha256=sha256_of(spec),
+            dataset_sha256="0" * 64,
+            data_fingerprint="none",
+            artifacts_url=store.artifacts_url,
+            budget=spec_from_json(spec).budget,
+        ),
+    )
+    context = _context(store, name)
+    drawn = optuna.create_study(
+        directions=DIRECTIONS,
+        sampler=optuna.samplers.RandomSampler(seed=1),
+        pruner=optuna.pruners.NopPruner(),
+    )
+    trials = [drawn.ask() for _ in range(num_trials)]
+    configs = [context.plan.suggest(trial) for trial in trials]
+    optuna_study = storage.get_study_id_from_name(name)
+    with store.engine.begin() as connection:
+        first = _fill_optuna(connection, optuna_study, trials, configs)
+        _fill(connection, record.id, first, configs)
+        connection.execute(text("ANALYZE"))
+
+
+def _fill_optuna(
+    connection: Connection,
+    study_id: int,
+    trials: Sequence[optuna.Trial],
+    configs: Sequence[TrialConfig],
+) -> int:
+    """Optuna's number of the first of these trials."""
+    first = int(connection.execute(text("SELECT coalesce(max(trial_id), 0) + 1 FROM trials")).scalar_one())
+    rows, params, values = [], [], []
+    for number, (trial, config) in enumerate(zip(trials, configs, strict=True)):
+        latency, result = figures(config)
+        rows.append({"id": first + number, "number": number, "study": study_id})
+        for name, distribution in trial.distributions.items():
+            inner = float(distribution.to_internal_repr(trial.params[name]))
+            written = distribution_to_json(distribution)
+            params.append({"id": first + number, "name": name, "value": inner, "how": written})
+        for objective, value in enumerate((result.scores.quality, latency.p90_ms)):
+            values.append({"id": first + number, "objective": objective, "value": value})
+    connection.execute(
+        text(
+            "INSERT INTO trials (trial_id, number, study_id, state, datetime_start, datetime_complete) "
+            "VALUES (:id, :number, :study, 'COMPLETE', now(), now())"
+        ),
+        rows,
+    )
+    connection.execute(
+        text(
+            "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) "
+            "VALUES (:id, :name, :value, :how)"
+        ),
+        params,
+    )
+    connection.execute(
+        text(
+            "INSERT INTO trial_values (trial_id, objective, value, value_type) "
+            "VALUES (:id, :objective, :value, 'FINITE')"
+        ),
+        values,
+    )
+    connection.execute(text("SELECT setval('trials_trial_id_seq', :last)"), {"last": first + len(trials)})
+    return first
+
+
+def _fill(connection: Connection, study_id: int, first: int, configs: Sequence[TrialConfig]) -> None:
+    rows = []
+    for number, config in enumerate(configs):
+        latency, result = figures(config)
+        values = asdict(result)
+        scores = values.pop("scores")
+        rows.append(
+            {
+                "study": study_id,
+                "number": number,
+                "optuna": first + number,
+                "config": json.dumps(config.to_json()),
+                "key": config.key,
+                "architecture": sha256_of([config.student, dict(config.student_params)]),
+                "student": config.student,
+                "scheme": config.scheme,
+                "latency": json.dumps(latency.to_json()),
+                "result": json.dumps(values),
+                "scores": json.dumps(scores),
+                "quality": result.scores.quality,
+            }
+        )
+    connection.execute(
+        text(
+            "INSERT INTO kdsearch.trial (study_id, number, optuna_trial_id, config, config_key, "
+            "architecture_key, student, scheme, state, attempt, worker_id, measured, latency, result, "
+            "scores, quality, constraints, told, finished_at, epochs_run) VALUES (:study, :number, :optuna, "
+            "CAST(:config AS jsonb), :key, :architecture, :student, :scheme, 'complete', 1, 'past', true, "
+            "CAST(:latency AS jsonb), CAST(:result AS jsonb), CAST(:scores AS jsonb), :quality, '{}', true, "
+            "clock_timestamp(), 2)"
+        ),
+        rows,
+    )
+
+
+# ---------------------------------------------------------------- a worker that trains nothing
+
+
+def _context(store: Store, name: str) -> WorkerContext:
+    study = studies.find_study(store.engine, name)
+    inputs = cast("Inputs", SimpleNamespace(facts=FACTS))
+    return WorkerContext(
+        store=store,
+        study=study,
+        spec=spec_from_json(study.spec_json),
+        inputs=inputs,
+        options=WorkerOptions(),
+        worker_id=f"load-{multiprocessing.current_process().pid}",
+        lock=HostLock(store.home / "locks"),
+        should_stop=lambda: False,
+    )
+
+
+class Dummy:
+    """Claims and finishes, as the worker's loop does."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.context = _context(store, name)
+        self.engine, self.study_id = store.engine, self.context.study.id
+        material = SimpleNamespace(
+            context=self.context,
+            quality_floor=0.5,
+            figures=SimpleNamespace(question=lambda: lambda config: figures(config)[0].p90_ms),
+            architecture=lambda config: sha256_of([config.student, dict(config.student_params)]),
+        )
+        self.search = Search.open(optuna_storage(store), name, self.context.plan)
+        self.claims = Claims(cast("Material", material), self.search, can_measure=True)
+
+    def claim(self) -> Lease | None:
+        """As the loop claims: what others finished is told first."""
+        for row in telling.untold(self.engine, self.study_id):
+            assert row.quality is not None and row.latency is not None, "this load knows no failures"
+            self.search.tell_complete(
+                row.number, quality=row.quality, latency_ms=row.latency.p90_ms, constraints=row.constraints
+            )
+            telling.mark_told(self.engine, self.study_id, row.number)
+        claim = self.claims.take()
+        return claim if isinstance(claim, Lease) else None
+
+    def finish(self, lease: Lease) -> None:
+        """Latency, two epochs and the result, at once."""
+        latency, result = figures(lease.config)
+        leases.record_latency(self.engine, lease, latency)
+        for number in (1, 2):
+            report = EpochReport(
+                stage="none",
+                epoch=number,
+                rows_seen=100 * number,
+                losses={"total": 1.0},
+                scores=result.scores,
+                seconds=0.0,
+            )
+            leases.record_epoch(self.engine, lease, report, "c" * 64)
+        leases.finish_complete(self.engine, lease, result, {})
+
+
+def worker(url: str, home: Path, name: str, seconds: float, out: Queue[Seen]) -> None:
+    """One worker, until the time is over; what began is finished."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    seen, began = Seen(), time.perf_counter()
+    try:
+        with open_store(url, None, home=home) as store:
+            dummy = Dummy(store, name)
+            while True:
+                started = time.perf_counter()
+                lease = dummy.claim()
+                now = time.perf_counter()
+                if seen.joined_s:
+                    seen.claims_s.append(now - started)
+                else:
+                    seen.joined_s = now - began
+                if lease is not None:
+                    if seen.claims_s:
+                        dummy.claims.leave_one_ready()
+                        seen.finished += 1
+                    dummy.finish(lease)
+                seen.worked_s = time.perf_counter() - began - seen.joined_s
+                if seen.worked_s > seconds:
+                    break
+    except Exception as error:  # noqa: BLE001 - to be counted, whatever it is
+        seen.errors.append(f"{type(error).__name__}: {error}"[:300])
+    out.put(seen)
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def load(store: Store, name: str, *, workers: int, seconds: float) -> tuple[list[Seen], int]:
+    """What the workers saw, and how many deadlocks Postgres counted."""
+    fork = multiprocessing.get_context("fork")
+    out: Queue[Seen] = fork.Queue()
+    before = _deadlocks(store)
+    store.engine.dispose(close=False)
+    crowd = [
+        fork.Process(target=worker, args=(store.url, store.home, name, seconds, out)) for _ in range(workers)
+    ]
+    for each in crowd:
+        each.start()
+    seen = [out.get() for _ in crowd]
+    for each in crowd:
+        each.join()
+    return seen, _deadlocks(store) - before
+
+
+def _deadlocks(store: Store) -> int:
+    with store.engine.begin() as connection:
+        query = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        return int(connection.execute(text(query)).scalar_one())
+
+
+def join(store: Store, name: str) -> dict[str, float]:
+    """Seconds until a fresh process has its first trial: the whole, and what of it is importing."""
+    began = time.time()
+    command = [sys.executable, "-m", "benchmarks.store_load", "--join", store.url, str(store.home), name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return {"imported_s": found["imported"] - began, "first_claim_s": found["claimed"] - found["imported"]}
+
+
+def join_here(url: str, home: Path, name: str) -> None:
+    """Claim one trial as a worker that has just been started, and say when."""
+    imported = time.time()
+    with open_store(url, None, home=home) as store:
+        dummy = Dummy(store, name)
+        lease = dummy.claim()
+        claimed = time.time()
+        if lease is not None:
+            dummy.finish(lease)
+    print(json.dumps({"imported": imported, "claimed": claimed, "has": lease is not None}))
+
+
+def row(size: int, seen: Sequence[Seen], deadlocks: int, joined: dict[str, float]) -> str:
+    """One line of the table."""
+    claims = np.array([s for each in seen for s in each.claims_s] or [float("nan")])
+    finished, errors = sum(each.finished for each in seen), [e for each in seen for e in each.errors]
+    rate = sum(each.finished / each.worked_s for each in seen if each.worked_s)
+    p50, p95 = np.percentile(claims, [50, 95])
+    cold = np.median([each.joined_s for each in seen])
+    for error in sorted(set(errors)):
+        print(f"  error: {error}", file=sys.stderr)
+    return (
+        f"| {size} | {len(seen)} | {finished} | {rate:.2f} | {p50:.2f} | {p95:.2f} | {cold:.1f} "
+        f"| {deadlocks} | {len(errors)} | {joined['first_claim_s']:.2f} | {joined['imported_s']:.1f} |"
+    )
+
+
+def main() -> None:
+    """Fill, load, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workers", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each size")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--join", nargs=3, metavar=("URL", "HOME", "STUDY"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if options.join:
+        join_here(options.join[0], Path(options.join[1]), options.join[2])
+        return
+    print(
+        "| trials before | workers | finished | trials/s | claim p50 s | p95 s | first claim of the crowd s "
+        "| deadlocks | errors | joining: first claim s | its imports s |"
+    )
+    print("|" + "---|" * 11)
+    with (
+        tempfile.TemporaryDirectory(prefix="kdsearch-load-") as folder,
+        open_store(None, None, home=Path(folder)) as store,
+    ):
+        for size in options.sizes:
+            name = f"load-{size}"
+            make_study(store, name, size)
+            found = load(store, name, workers=options.workers, seconds=options.seconds)
+            print(row(size, *found, join(store, name)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
