@@ -67,7 +67,7 @@ class Columns:
         """Unscaled."""
         config = trial.config
         best = max(trial.best_by(self.rung) or 0.0, self.lowest)
-        own = [1.0, best, math.log(config.learning_rate), math.log(trial.latency_ms or 1.0)]
+        own = [1.0, best, math.log(max(config.learning_rate, 1e-12)), math.log(trial.latency_ms or 1.0)]
         schemes = [float(config.scheme == s) for s in self.schemes]
         return own + schemes + [float(config.student == s) for s in self.students]
 
@@ -108,6 +108,7 @@ class Forecaster:
         rows = np.array([columns.row(t) for t in completed])
         final = np.array([t.quality for t in completed], dtype=np.float64)
         self._columns, self._completed = columns, completed
+        self._kinds = {(t.config.scheme, t.config.student) for t in completed}
         self._centre, self._scale = rows.mean(axis=0), rows.std(axis=0)
         self._centre[0], self._centre[4:] = 0.0, 0.0
         self._scale[0], self._scale[4:] = 1.0, 1.0
@@ -121,7 +122,7 @@ class Forecaster:
     def of(cls, tried: Sequence[Tried], rung: int) -> Forecaster | None:
         """None while too few trials have gone from this rung to their end."""
         done = [t for t in tried if t.state == "complete" and t.quality is not None and t.latency_ms]
-        done = [t for t in done if t.best_by(rung) is not None]
+        done = sorted((t for t in done if t.best_by(rung) is not None), key=lambda t: t.number)
         if len(done) < MIN_COMPLETED:
             return None
         columns = Columns(
@@ -134,8 +135,7 @@ class Forecaster:
 
     def knows(self, trial: Tried) -> bool:
         """Whether a trial of the same scheme and student went to its end: no pace is guessed."""
-        kind = (trial.config.scheme, trial.config.student)
-        return any((t.config.scheme, t.config.student) == kind for t in self._completed)
+        return (trial.config.scheme, trial.config.student) in self._kinds
 
     def forecast(self, trial: Tried) -> Forecast:
         """Of a trial scored by this rung. The best epoch counts: it never falls below what the trial has."""
