@@ -46,7 +46,8 @@ class Parcel:
                 "values": self.values,
                 "blobs": self.blobs,
                 "removes": self.removes,
-            }
+            },
+            default=_number,
         )
 
     @classmethod
@@ -60,6 +61,11 @@ class Parcel:
             blobs=tuple(data["blobs"]),
             removes=tuple(data["removes"]),
         )
+
+
+def _number(value: Any) -> Any:
+    """NumPy's numbers as Python's."""
+    return value.item()
 
 
 def _lease_to_json(lease: Lease) -> dict[str, Any]:

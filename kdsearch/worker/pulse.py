@@ -44,6 +44,9 @@ class Held:
 class Pulse:
     """Beats until closed; holds at most one lease at a time."""
 
+    BEATS = 6
+    """Within the time of a lease."""
+
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
         self._held: Held | None = None
@@ -120,7 +123,7 @@ class Pulse:
     # ---------------------------------------------------------------- the other thread
 
     def _beat_for_ever(self) -> None:
-        while not self._closed.wait(self._context.options.lease_s / 6):
+        while not self._closed.wait(self._context.options.lease_s / self.BEATS):
             try:
                 self._beat()
             except StorageError as error:

@@ -58,7 +58,12 @@ class Watchdog:
         try:
             yield
         finally:
-            self._closed.set()
+            if self._told_to_leave() is None:  # else to the end of the process: its last words may take long
+                self._closed.set()
+
+    def _told_to_leave(self) -> int | None:
+        asked = self._context.options.ended_by
+        return None if asked is None else asked()
 
     def _watch(self) -> None:
         options, progress = self._context.options, self._context.progress
@@ -68,7 +73,7 @@ class Watchdog:
         while not self._closed.wait(look_s):
             now = time.monotonic()
             passed, before = min(now - before, 4 * look_s), now
-            code = None if options.ended_by is None else options.ended_by()
+            code = self._told_to_leave()
             if code is not None:
                 leaving += passed
                 if leaving > LEAVE_S:
