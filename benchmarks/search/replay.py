@@ -1,7 +1,6 @@
 """Replays searches on a table of trained configurations: which finds how much for how much training?
 
-    .venv/bin/python -m benchmarks.search.replay --table benchmarks/search/tables/*.json.gz --seeds 100 \\
-        --workers 1 4 16 --processes 2 --seeds-of gp=20 --out docs/results/search.md
+    .venv/bin/python -m benchmarks.search.replay --seeds 100 --seeds-of gp=20 ablation=30 control=30 --processes 2
 
 One line per finished replay goes to the journal, so that the same command goes on where it was cut off.
 A journal holds what the code of its day gave: for changed samplers or pruners take another folder.
@@ -25,7 +24,7 @@ from benchmarks.search.regret import Line, line_of
 from benchmarks.search.report import Played, write_report
 from benchmarks.search.simulator import Clock, Setting
 from benchmarks.search.snapping import Snapper
-from benchmarks.search.table import load
+from benchmarks.search.table import TABLES, load
 from benchmarks.search.truth import Truth, floor_of
 from kdsearch.core.spec import RungsSpec
 from kdsearch.search.pruners.base import Ladder
@@ -110,11 +109,10 @@ def known_lines(journal: Path) -> list[Line]:
 def tasks(options: argparse.Namespace) -> Iterator[Task]:
     """Seed by seed, so that a journal cut off compares all methods on equally many seeds."""
     fewer = {name: int(count) for name, count in (pair.split("=") for pair in options.seeds_of)}
+    counts = {name: fewer.get(name, fewer.get(METHODS[name].role, options.seeds)) for name in options.methods}
     for seed in range(options.seeds):
         for workers in options.workers:
-            for method in options.methods:
-                if seed < fewer.get(method, options.seeds):
-                    yield Task(method, workers, seed)
+            yield from (Task(name, workers, seed) for name in options.methods if seed < counts[name])
 
 
 def play_all(table: Path, options: argparse.Namespace) -> list[Line]:
@@ -150,9 +148,11 @@ def _played(table: Path, wanted: Sequence[Task], options: argparse.Namespace) ->
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Of the command line."""
     parser = argparse.ArgumentParser(description="Replay searches on a table.")
-    parser.add_argument("--table", type=Path, nargs="+", required=True)
+    parser.add_argument("--table", type=Path, nargs="+", default=sorted(TABLES.glob("*.json.gz")))
     parser.add_argument("--seeds", type=int, default=100)
-    parser.add_argument("--seeds-of", nargs="*", default=[], metavar="METHOD=COUNT", help="fewer for some")
+    parser.add_argument(
+        "--seeds-of", nargs="*", default=[], metavar="METHOD=COUNT", help="fewer for some, or for a role"
+    )
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     parser.add_argument(

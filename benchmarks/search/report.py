@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.search import comparisons
 from benchmarks.search.comparisons import Interval, Versus
-from benchmarks.search.methods import BASELINE, HEADLINE, METHODS, Role
+from benchmarks.search.methods import BASELINE, HEADLINE, METHODS
 from benchmarks.search.plots import regret_plot
 from benchmarks.search.regret import Line
 from benchmarks.search.table import Table
@@ -23,8 +23,6 @@ TEXT = Path(__file__).parent / "report.md"
 SHARES = (0.95, 0.98, 0.99)
 POINTS = (0.25, 0.5, 1.0)
 LEVEL = 0.05
-Roles = dict[Role, str]
-HEADINGS: Roles = {"ours": "", "baseline": "", "ablation": "Ablations", "control": "Negative controls"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,8 @@ def write_report(played: Sequence[Played], out: Path, plots: Path) -> None:
         parts += [_section(one, workers, out, plots) for workers in one.workers]
         if not one.lines:
             parts.append("Nothing was replayed on it yet.")
+    if not played:
+        parts.append("No table is here yet, so there are no figures.")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("\n\n".join(part.strip() for part in parts) + "\n")
 
@@ -222,7 +222,7 @@ def _stops(played: Played, workers: int, names: Sequence[str]) -> str:
                 f"{wrong / stopped:.1%}" if stopped else "",
                 f"{np.mean([o.lost for o in own]):.4f}" if stopped else "",
                 _mean(o.num_failed for o in own),
-                f"{np.mean([o.took_s for o in own]):.1f} s",
+                f"{np.mean([o.took_s for o in own]):.2f} s",
             )
         )
     header = ("method", "trials", "stopped", "called back", "wrong stops", "hypervolume lost", "failed")

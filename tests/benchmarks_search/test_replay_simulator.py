@@ -194,7 +194,9 @@ def test_a_training_that_broke_off_fails_and_costs_what_it_ran(truth: Truth) -> 
     story, simulator = play(setting(own, trainings=2), asker=asker)
     assert story.ended == ()
     assert {one.epochs_run for one in simulator.plays} == {5}
-    assert story.num_failed == story.num_trials == 2  # three times five epochs would fit, but a third could need nine
+    assert (
+        story.num_failed == story.num_trials == 2
+    )  # three times five epochs would fit, but a third could need nine
     assert {tried.state for tried in asker.told.values()} == {"failed"}
 
 
