@@ -3,8 +3,8 @@
 Notable:
 - Of the tokens to guess 80 % are masked, 10 % replaced by any word piece and 10 % left; anew in every epoch.
 - The head scores the tokens to guess alone: that is most of the work where the vocabulary is large.
-- Order, masks and dropout depend on (seed, epoch) alone, and a checkpoint ends every epoch: resumed equals
-  uninterrupted, bit for bit on the CPU.
+- Order, masks and dropout depend on (seed, epoch) alone. A checkpoint ends every epoch, and others come
+  between two steps where asked for: resumed equals uninterrupted, bit for bit on the CPU.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,7 +31,9 @@ from kdsearch.data.batches import Batch, collate, epoch_batches
 from kdsearch.data.tokens import TokenPool, concat
 from kdsearch.teachers.source import TOKENIZER, load_tokenizer, quiet, teacher_files
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
+"""Format 1 knew of the ends of epochs only."""
 MASKED, REPLACED = 0.8, 0.1
 """Shares of the tokens to guess; the rest is left as it is."""
 WARM_UP = 0.1
@@ -48,6 +51,16 @@ class PretrainReport:
     """Mean over the guessed tokens, in nats."""
     seconds: float
     """Of all epochs so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Between:
+    """Checkpoints in the middle of an epoch."""
+
+    every_s: float
+    put: Callable[[float, bytes], None]
+    """Takes the share of all rows that is seen and a checkpoint; also called when asked to stop."""
+    clock: Callable[[], float] = time.monotonic
 
 
 @dataclass(frozen=True)
@@ -94,22 +107,21 @@ def pretrain(
     resume: bytes | None,
     breathe: Callable[[], None],
     should_stop: Callable[[], bool],
+    between: Between | None = None,
 ) -> float | None:
     """Train the BERT in `folder` on all texts of the pools and write it with its tokenizer to `into`.
 
-    `on_epoch` gets each epoch's report and checkpoint, `resume` is such a checkpoint. Returns the seconds
-    of all epochs; None where `should_stop`, asked before every step, ended it: nothing is written then.
+    `on_epoch` gets each epoch's report and checkpoint, `between` those in the middle of one; `resume` is any
+    of them. Returns the seconds of all epochs; None where `should_stop`, asked before every step, ended it:
+    nothing is written then.
     """
     training = _Pretraining(folder, spec, concat(pools, "texts"), seed=seed, device=device)
     if resume is not None:
         training.load(resume)
     for epoch in range(training.epochs_run, spec.epochs):
-        started = time.perf_counter()
-        loss = training.epoch(epoch, breathe=breathe, should_stop=should_stop)
+        loss = training.epoch(epoch, breathe=breathe, should_stop=should_stop, between=between)
         if loss is None:
             return None
-        training.epochs_run = epoch + 1
-        training.seconds += time.perf_counter() - started
         report = PretrainReport(epoch=epoch + 1, loss=loss, seconds=training.seconds)
         on_epoch(report, training.dump())
     training.save(folder, into)
@@ -131,26 +143,71 @@ class _Pretraining:
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, fused=True)
         self.epochs_run, self.seconds = 0, 0.0
+        self.within: dict[str, Any] | None = None
+        """How far an epoch is that has begun."""
 
     def epoch(
-        self, epoch: int, *, breathe: Callable[[], None], should_stop: Callable[[], bool]
+        self,
+        epoch: int,
+        *,
+        breathe: Callable[[], None],
+        should_stop: Callable[[], bool],
+        between: Between | None,
     ) -> float | None:
         """Mean loss of the epoch's guessed tokens; None where it was asked to stop."""
         generator = _seed_epoch(self.seed, epoch)
-        self.model.train()
-        rows, size = len(self.pool), self.spec.batch_size
-        batches = epoch_batches(self.pool.lengths, batch_size=size, seed=self.seed, epoch=epoch, rows=rows)
-        total, guessed, behind = torch.zeros(2, device=self.device), 0, epoch * rows
-        for numbers in batches:
-            if should_stop():
+        done, total, spent = self._wake(generator)
+        started, kept = time.perf_counter() - spent, done
+        last = between.clock() if between else 0.0
+        batches = self._batches(epoch)
+        seen = epoch * len(self.pool) + sum(map(len, batches[:done]))
+        for number, rows in list(enumerate(batches))[done:]:
+            asked = should_stop()
+            if between and number > kept and (asked or between.clock() - last >= between.every_s):
+                self._leave(generator, number, total, time.perf_counter() - started)
+                between.put(self._share(seen), self.dump())
+                kept, last = number, between.clock()
+            if asked:
                 return None
             breathe()
-            self._set_learning_rate((behind + len(numbers) / 2) / (self.spec.epochs * rows))
-            batch = collate(self.pool, numbers, pad_id=self.pad_id, device="cpu")
-            total += self._step(batch, generator)
-            behind += len(numbers)
+            self._set_learning_rate(self._share(seen + len(rows) / 2))
+            total += self._step(collate(self.pool, rows, pad_id=self.pad_id, device="cpu"), generator)
+            seen += len(rows)
+        self.within, self.epochs_run = None, epoch + 1
+        self.seconds += time.perf_counter() - started
         loss_sum, guessed = total.tolist()
         return _finite(loss_sum / max(1.0, guessed), epoch + 1)
+
+    def _batches(self, epoch: int) -> list[npt.NDArray[np.int64]]:
+        rows, size = len(self.pool), self.spec.batch_size
+        return epoch_batches(self.pool.lengths, batch_size=size, seed=self.seed, epoch=epoch, rows=rows)
+
+    def _share(self, rows: float) -> float:
+        """Of all rows of all epochs."""
+        return rows / (self.spec.epochs * len(self.pool))
+
+    def _wake(self, generator: torch.Generator) -> tuple[int, Tensor, float]:
+        """Train mode and random numbers; batches, sums and seconds that are behind."""
+        self.model.train()
+        within = self.within
+        if within is None:
+            return 0, torch.zeros(2, device=self.device), 0.0
+        generator.set_state(within["masks"])
+        torch.set_rng_state(within["cpu"])
+        if within["cuda"] is not None and torch.device(self.device).type == "cuda":
+            torch.cuda.set_rng_state(within["cuda"], self.device)
+        return within["batches"], within["total"].to(self.device), within["seconds"]
+
+    def _leave(self, generator: torch.Generator, batches: int, total: Tensor, seconds: float) -> None:
+        on_cuda = torch.device(self.device).type == "cuda"
+        self.within = {
+            "batches": batches,
+            "total": total.cpu().clone(),
+            "seconds": seconds,
+            "masks": generator.get_state(),
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(self.device) if on_cuda else None,
+        }
 
     def _step(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """(sum of the losses, number of guessed tokens) of one step."""
@@ -178,7 +235,7 @@ class _Pretraining:
             group["lr"] = self.spec.learning_rate * factor
 
     def dump(self) -> bytes:
-        """Everything that goes on from the end of this epoch needs."""
+        """Everything that goes on from here needs."""
         buffer = io.BytesIO()
         content = {
             "format": FORMAT,
@@ -186,6 +243,7 @@ class _Pretraining:
             "seconds": self.seconds,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "within": self.within,
         }
         torch.save(content, buffer)
         return buffer.getvalue()
@@ -194,7 +252,7 @@ class _Pretraining:
         """Where `dump` left it; ArtifactError if the bytes are no checkpoint of a pretraining."""
         try:
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-            if content["format"] != FORMAT:
+            if content["format"] not in READABLE:
                 raise ValueError(f"format {content['format']!r}")
             self.model.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
@@ -204,6 +262,7 @@ class _Pretraining:
                 hint="prepare the study afresh",
             ) from error
         self.epochs_run, self.seconds = content["epochs_run"], content["seconds"]
+        self.within = content.get("within")
 
     def save(self, folder: Path, into: Path) -> None:
         """The encoder as an ordinary transformers folder; a pooler stays as it was, unlearned."""

@@ -14,7 +14,7 @@ from kdsearch.data.dataset import Dataset
 from kdsearch.data.tokens import TokenPool
 from kdsearch.store import cache
 from kdsearch.teachers import build, pretrain
-from kdsearch.teachers.pretrain import PretrainReport
+from kdsearch.teachers.pretrain import Between, PretrainReport
 from kdsearch.worker.checkpoints import Checkpoints
 from kdsearch.worker.context import Stopped, WorkerContext
 from kdsearch.worker.unfinished import Unfinished, Watch
@@ -117,6 +117,7 @@ class _Pretraining:
             resume=self._resume(),
             breathe=self.watch.breathe,
             should_stop=self.watch.should_stop,
+            between=Between(every_s=self.context.options.checkpoint_s, put=self._within_epoch),
         )
         if seconds is None:
             raise Stopped
@@ -130,8 +131,13 @@ class _Pretraining:
         return self.checkpoints.read()
 
     def _finished_epoch(self, report: PretrainReport, state: bytes, epochs: int) -> None:
+        self._keep(f"epoch {report.epoch} of {epochs}, loss {report.loss:.3f}", state)
+
+    def _within_epoch(self, share: float, state: bytes) -> None:
+        self._keep(f"{share:.0%} of the rows seen", state)
+
+    def _keep(self, how_far: str, state: bytes) -> None:
         checkpoint = self.checkpoints.put(state)
-        text = f"pretraining the teacher: epoch {report.epoch} of {epochs}, loss {report.loss:.3f}"
         unfinished = Unfinished(recipe=self.key, checkpoint=checkpoint)
-        self.watch.keep(text, unfinished.put(self.context.store.blobs))
+        self.watch.keep(f"pretraining the teacher: {how_far}", unfinished.put(self.context.store.blobs))
         self.checkpoints.supersede(checkpoint)

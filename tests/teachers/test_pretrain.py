@@ -14,7 +14,7 @@ from kdsearch.core.specteacher import PretrainSpec
 from kdsearch.data.dataset import Pool
 from kdsearch.data.tokens import TokenPool, tokenise
 from kdsearch.teachers import source
-from kdsearch.teachers.pretrain import PretrainReport, WordPieces, mask_tokens, pretrain
+from kdsearch.teachers.pretrain import Between, PretrainReport, WordPieces, mask_tokens, pretrain
 
 SPEC = PretrainSpec(epochs=3, learning_rate=5e-3, batch_size=16, mask=0.3)
 TEXTS = tuple(
@@ -41,9 +41,11 @@ class Run:
         seed: int = 7,
         resume: bytes | None = None,
         steps: int | None = None,
+        every_s: float | None = None,
     ) -> None:
         self.reports: list[PretrainReport] = []
         self.checkpoints: list[bytes] = []
+        self.between: list[tuple[float, bytes]] = []
         self.steps, self.allowed, self.folder = 0, steps, into
         self.seconds = pretrain(
             encoder,
@@ -56,11 +58,15 @@ class Run:
             resume=resume,
             breathe=self._breathe,
             should_stop=lambda: self.allowed is not None and self.steps >= self.allowed,
+            between=None if every_s is None else Between(every_s=every_s, put=self._note_between),
         )
 
     def _note(self, report: PretrainReport, checkpoint: bytes) -> None:
         self.reports.append(report)
         self.checkpoints.append(checkpoint)
+
+    def _note_between(self, share: float, checkpoint: bytes) -> None:
+        self.between.append((share, checkpoint))
 
     def _breathe(self) -> None:
         self.steps += 1
@@ -122,6 +128,31 @@ def test_resumed_equals_uninterrupted(encoder: Path, texts: TokenPool, whole: Ru
     resumed = Run(encoder, tmp_path / "resumed", [texts], resume=stopped.checkpoints[-1])
     assert stopped.losses + resumed.losses == whole.losses
     assert source.fingerprint(resumed.folder) == source.fingerprint(whole.folder)
+
+
+def test_resumed_between_two_steps_equals_uninterrupted(
+    encoder: Path, texts: TokenPool, whole: Run, tmp_path: Path
+) -> None:
+    kept = Run(encoder, tmp_path / "kept", [texts], every_s=0.0)
+    assert kept.losses == whole.losses
+    shares = [share for share, _ in kept.between]
+    assert len(shares) == 3 * 4 and shares == sorted(set(shares)) and 0 < shares[0] < shares[-1] < 1
+    for number in (0, 6, 11):
+        torch.manual_seed(number)
+        again = Run(encoder, tmp_path / f"again-{number}", [texts], resume=kept.between[number][1])
+        assert again.losses == whole.losses[number // 4 :]
+        assert source.fingerprint(again.folder) == source.fingerprint(whole.folder)
+
+
+def test_asked_to_stop_between_two_steps_nothing_is_lost(
+    encoder: Path, texts: TokenPool, whole: Run, tmp_path: Path
+) -> None:
+    stopped = Run(encoder, tmp_path / "stopped", [texts], steps=8, every_s=1e9)
+    assert stopped.seconds is None and len(stopped.between) == 1
+    rest = Run(encoder, tmp_path / "rest", [texts], resume=stopped.between[0][1], every_s=1e9)
+    assert rest.steps == whole.steps - 8
+    assert stopped.losses + rest.losses == whole.losses
+    assert source.fingerprint(rest.folder) == source.fingerprint(whole.folder)
 
 
 def test_a_death_between_the_last_epoch_and_the_end_loses_nothing(
