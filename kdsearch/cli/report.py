@@ -23,7 +23,7 @@ Form = Literal["human", "json", "csv", "md"]
 NOTE = (
     "Quality on the validation pool, 95 % intervals by bootstrap over its rows; of each student and scheme "
     "the best of the trials tried, which makes it optimistic. Gain: over the best trial on labels alone, "
-    "on the same rows."
+    "on the same rows. Of finalists the mean over seeds, and intervals over those, too."
 )
 
 
@@ -118,7 +118,8 @@ def columns(study: StudyRow, rows: Sequence[ReportRow]) -> list[Column]:
         Column("soft labels", lambda row: _count(row.soft_labelled)),
         Column("rows seen", lambda row: _count(row.rows_seen)),
         Column("training", lambda row: duration(row.train_seconds), narrow=True),
-        Column(f"{quality} %", lambda row: percent(row.scores.quality, row.interval), narrow=True),
+        Column(f"{quality} %", lambda row: percent(quality_of(row), row.interval), narrow=True),
+        Column("seeds", lambda row: _count(row.seeds if row.seeds > 1 else None)),
         Column("accuracy %", lambda row: "" if quality == "accuracy" else percent(row.scores.accuracy)),
         Column("gain, points", lambda row: _gain(row)),
         Column(
@@ -155,6 +156,11 @@ def markdown(study: StudyRow, rows: Sequence[ReportRow]) -> str:
     lines = [[column.name for column in shown], ["---:" if column.right else "---" for column in shown]]
     lines += [[column.cell(row).replace("|", "\\|") for column in shown] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{NOTE}"
+
+
+def quality_of(row: ReportRow) -> float:
+    """The mean over seeds where there are several."""
+    return row.scores.quality if row.mean is None else row.mean
 
 
 def percent(value: float | None, interval: tuple[float, float] | None = None) -> str:
@@ -206,7 +212,8 @@ def record(row: ReportRow) -> Mapping[str, Any]:
         "soft_labelled": row.soft_labelled,
         "rows_seen": row.rows_seen,
         "train_seconds": row.train_seconds,
-        "quality": row.scores.quality,
+        "quality": quality_of(row),
+        "seeds": row.seeds,
         "quality_low": low,
         "quality_high": high,
         "accuracy": row.scores.accuracy,

@@ -7,8 +7,8 @@ Letters: N rows, K historical teachers, C classes.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -18,8 +18,9 @@ import numpy.typing as npt
 from kdsearch.core.records import Scores
 from kdsearch.data.prepared import Prepared
 from kdsearch.data.tokens import TokenPool
-from kdsearch.measure.quality import Difference, bootstrap_interval, paired_bootstrap, score
-from kdsearch.store import readings
+from kdsearch.measure.quality import PERCENTILES, Difference, bootstrap_interval, resampled, score
+from kdsearch.measure.standing import of_drawn_seeds
+from kdsearch.store import readings, reads
 from kdsearch.store.connect import Store
 from kdsearch.store.reads import StudyRow, TrialRow
 
@@ -29,6 +30,7 @@ CONTROL = "none"
 """The scheme that gains are counted from."""
 SEED = 17
 """Of every bootstrap."""
+DRAWS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ class OnTest:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportRow:
-    """One model. Quality is the study's objective on the validation pool; intervals are 95 %, over rows."""
+    """One model. Quality is the study's objective on the validation pool; intervals are 95 %."""
 
     model: str
     procedure: str
@@ -57,8 +59,12 @@ class ReportRow:
     rows_seen: int | None = None
     train_seconds: float | None = None
     scores: Scores
+    seeds: int = 1
+    """Trainings with different seeds."""
+    mean: float | None = None
+    """Quality over the seeds where there are several; else `scores` say it."""
     interval: Interval | None = None
-    """Of `scores.quality`; None where nobody kept the logits."""
+    """Of the quality, over rows and seeds; None where nobody kept the logits."""
     gain: Difference | None = None
     """Over the best control of the same student, on the same rows."""
     test: OnTest | None = None
@@ -77,6 +83,8 @@ class Material:
     store: Store
     study: StudyRow
     prepared: Prepared
+    again: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    """Of each trial that was trained with further seeds, what those said on the validation pool."""
 
     @cached_property
     def validation(self) -> TokenPool:
@@ -99,16 +107,45 @@ class Material:
         labels, objective = self.prepared.labels, self.study.quality_name
         return bootstrap_interval(logits_NC, labels_N, labels=labels, objective=objective, seed=SEED)
 
+    def every(self, trial: TrialRow) -> list[FloatArray]:
+        """What a trial said on the validation pool, with each of its seeds."""
+        stored = [str(trial.validation_logits), *self.again.get(trial.number, ())]
+        return [self.array(sha256) for sha256 in stored]
+
     def gain(self, trial: TrialRow, control: TrialRow) -> Difference:
-        """How much better a trial is than a control, on the same validation rows."""
-        return paired_bootstrap(
-            self.array(str(trial.validation_logits)),
-            self.array(str(control.validation_logits)),
-            self.validation.labels_N,
-            labels=self.prepared.labels,
-            objective=self.study.quality_name,
-            seed=SEED,
-        )
+        """How much better a trial is than a control on the same validation rows, by means over seeds."""
+        own, others = self._drawn(trial, control)
+        low, high = np.percentile(own.draws - others.draws, PERCENTILES)
+        return Difference(own.mean - others.mean, float(low), float(high))
+
+    def quality(self, trial: TrialRow) -> tuple[float, Interval]:
+        """Mean over the seeds of a trial, with its interval."""
+        (own,) = self._drawn(trial)
+        low, high = np.percentile(own.draws, PERCENTILES)
+        return own.mean, (float(low), float(high))
+
+    def _drawn(self, *trials: TrialRow) -> list[_Drawn]:
+        labels, objective = self.prepared.labels, self.study.quality_name
+        logits = [self.every(trial) for trial in trials]
+        every = [one for of_trial in logits for one in of_trial]
+        labels_N = self.validation.labels_N
+        drawn = resampled(every, labels_N, labels=labels, objective=objective, seed=SEED, draws=DRAWS)
+        scores = np.array([score(one, labels_N, labels=labels, objective=objective).quality for one in every])
+        ends = np.cumsum([len(of_trial) for of_trial in logits])[:-1]
+        return [
+            _Drawn(float(own.mean()), of_drawn_seeds(values_SD, seed=(SEED, k)))
+            for k, (own, values_SD) in enumerate(
+                zip(np.split(scores, ends), np.split(drawn, ends), strict=True)
+            )
+        ]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A trial's mean over its seeds, and what it was in every draw of rows and seeds."""
+
+    mean: float
+    draws: npt.NDArray[np.float64]
 
 
 def report(
@@ -125,19 +162,34 @@ def report(
     test pool once, ever, for this trial. The study must have been prepared.
     """
     store = store.of_study(study.artifacts_url)
-    material = Material(store, study, Prepared.load(store.blobs, str(study.prepared)))
+    prepared = Prepared.load(store.blobs, str(study.prepared))
+    material = Material(store, study, prepared, _trained_again(store, study))
     complete = [trial for trial in trials if trial.state == "complete"]
     read = test and "test" in material.prepared.pools
     return [
         *_teachers(material, read, on_progress),
-        *(_trial(material, complete, best, read, on_progress) for best in best_trials(complete)),
+        *(
+            _trial(material, complete, best, read, on_progress)
+            for best in best_trials(complete, set(material.again))
+        ),
     ]
 
 
-def best_trials(complete: Sequence[TrialRow]) -> list[TrialRow]:
-    """Of each student under each scheme the best trial, of equals the faster; the control first."""
+def _trained_again(store: Store, study: StudyRow) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for repeat in reads.repeats(store.engine, study.id):
+        if repeat.state == "complete" and repeat.validation_logits is not None:
+            found.setdefault(repeat.number, []).append(repeat.validation_logits)
+    return found
+
+
+def best_trials(complete: Sequence[TrialRow], again: Collection[int] = ()) -> list[TrialRow]:
+    """Of each student under each scheme the best trial, of equals the faster; the control first.
+
+    Those that were trained ``again`` with further seeds come before the others: of them more is known.
+    """
     best: dict[tuple[str, str], TrialRow] = {}
-    for trial in sorted(complete, key=_rank):
+    for trial in sorted(complete, key=lambda trial: (trial.number in again, _rank(trial))):
         best[trial.student, trial.scheme] = trial
     students = list(dict.fromkeys(trial.student for trial in complete))
     return sorted(best.values(), key=lambda t: (students.index(t.student), t.scheme != CONTROL, t.scheme))
@@ -237,8 +289,10 @@ def _trial(
 ) -> ReportRow:
     own = [other for other in complete if other.student == trial.student]
     controls = [other for other in own if other.scheme == CONTROL]
-    control = max(controls, key=_rank, default=None)
+    control = next(iter(best_trials(controls, set(material.again))), None)
     labelled, soft_labelled = sample_size(trial, material)
+    seeds = len(material.every(trial))
+    mean, interval = material.quality(trial)
     assert trial.scores is not None
     return ReportRow(
         model=trial.student,
@@ -249,7 +303,9 @@ def _trial(
         soft_labelled=soft_labelled,
         rows_seen=trial.rows_seen,
         train_seconds=trial.train_seconds,
-        interval=_of_validation(material, material.array(str(trial.validation_logits))),
+        seeds=seeds,
+        mean=mean if seeds > 1 else None,
+        interval=interval,
         gain=None if control is None or trial.scheme == CONTROL else material.gain(trial, control),
         test=_on_test(material, trial, on_progress) if test else None,
         samples_per_s=None if trial.latency is None else 1000 / trial.latency.mean_ms,
