@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 Point = tuple[float, float]
 """(quality, latency_ms)."""
 
+SURE = 1e-12
+"""A standard deviation up to this is none."""
+
 
 def front(points: Sequence[Point]) -> list[int]:
     """Positions of the non-dominated points, fastest first.
@@ -80,8 +83,8 @@ def _improvement(gap: FloatArray, sd: FloatArray) -> FloatArray:
     import numpy as np
     from scipy.special import erfcx
 
-    spread = np.where(sd > 0, sd, 1.0)
+    spread = np.maximum(sd, SURE)
     z = np.minimum(np.abs(gap / spread), 1e6)
     tail = 1.0 - z * np.sqrt(np.pi / 2) * erfcx(z / np.sqrt(2))
     upper = spread * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * np.maximum(tail, 0.0)
-    return np.asarray(np.where(sd > 0, np.maximum(gap, 0.0) + upper, np.maximum(gap, 0.0)), np.float64)
+    return np.asarray(np.maximum(gap, 0.0) + np.where(sd > SURE, upper, 0.0), np.float64)

@@ -13,8 +13,11 @@ from kdsearch.core.spec import StudySpec, VariantSpec
 from kdsearch.core.studyfile import StudyFile, examine, failure
 from kdsearch.search.dimensions import Scope, misfit, parameter_problems
 from kdsearch.search.presets import PRESETS
+from kdsearch.search.pruners import PRUNERS
 from kdsearch.search.samplers import SAMPLERS
 from kdsearch.search.spaces import TRAINING, Refused, Spaces, registered
+
+NO_PRUNER = "none"
 
 
 def load(path: Path, env: Mapping[str, str], *, spaces: Spaces | None = None) -> StudyFile:
@@ -104,6 +107,8 @@ def spec_problems(spec: StudySpec, spaces: Spaces) -> list[Problem]:
         *_label_problems(spec),
         *_teacher_problems(spec),
         *_unknown("sampler", spec.search.sampler, SAMPLERS, ("search", "sampler")),
+        *_unknown("pruner", spec.search.pruner, PRUNERS, ("search", "pruner")),
+        *_rung_problems(spec),
         *_preset_problems(spec.search.presets),
     ]
 
@@ -166,6 +171,20 @@ def _teacher_problems(spec: StudySpec) -> list[Problem]:
             expected = "`finetune: {epochs: 2}` under teacher, or `model: DIRECTORY` here"
             problems.append(Problem(path=path, message=message, expected=expected))
     return problems
+
+
+def _rung_problems(spec: StudySpec) -> list[Problem]:
+    """A pruner that never sees a trial before its end stops nothing."""
+    first, epochs = spec.search.rungs.first, spec.training.epochs
+    if spec.search.pruner == NO_PRUNER or first < epochs:
+        return []
+    return [
+        Problem(
+            path=("search", "rungs", "first"),
+            message=f"the first rung is epoch {first}, and a training has {epochs}",
+            expected=f"less than {epochs}" if epochs > 1 else f"more epochs, or `pruner: {NO_PRUNER}`",
+        )
+    ]
 
 
 def _preset_problems(presets: tuple[str, ...]) -> list[Problem]:
