@@ -33,6 +33,7 @@ from optuna.distributions import distribution_to_json
 from sqlalchemy import Connection, text
 
 from kdsearch.core.canonical import sha256_of
+from kdsearch.core.errors import LeaseLostError
 from kdsearch.core.facts import Facts
 from kdsearch.core.records import EpochReport, HardwareProfile, Latency, Scores, TrialConfig, TrialResult
 from kdsearch.core.studyfile import spec_from_json
@@ -84,10 +85,14 @@ class Seen:
     """From nothing but a URL to the first claim."""
     claims_s: list[float] = field(default_factory=list)
     """All claims but the first."""
+    cpu_s: list[float] = field(default_factory=list)
+    """Of the worker's own process, in each of them: says more than the clock where a machine is busy."""
     worked_s: float = 0.0
-    """Since then."""
+    """Since it joined."""
     finished: int = 0
     """Without the first, which is joining."""
+    lost: int = 0
+    """Leases that ran out, for nothing renews them here: the machine was too busy."""
     errors: list[str] = field(default_factory=list)
 
 
@@ -311,18 +316,22 @@ def worker(url: str, home: Path, name: str, seconds: float, out: Queue[Seen]) ->
         with open_store(url, None, home=home) as store:
             dummy = Dummy(store, name)
             while True:
-                started = time.perf_counter()
+                started, cpu = time.perf_counter(), time.process_time()
                 lease = dummy.claim()
                 now = time.perf_counter()
                 if seen.joined_s:
                     seen.claims_s.append(now - started)
+                    seen.cpu_s.append(time.process_time() - cpu)
                 else:
                     seen.joined_s = now - began
-                if lease is not None:
-                    if seen.claims_s:
-                        dummy.claims.leave_one_ready()
-                        seen.finished += 1
-                    dummy.finish(lease)
+                try:
+                    if lease is not None:
+                        if seen.claims_s:
+                            dummy.claims.leave_one_ready()
+                        dummy.finish(lease)
+                        seen.finished += bool(seen.claims_s)
+                except LeaseLostError:
+                    seen.lost += 1
                 seen.worked_s = time.perf_counter() - began - seen.joined_s
                 if seen.worked_s > seconds:
                     break
@@ -384,12 +393,15 @@ def row(size: int, seen: Sequence[Seen], deadlocks: int, joined: dict[str, float
     finished, errors = sum(each.finished for each in seen), [e for each in seen for e in each.errors]
     rate = sum(each.finished / each.worked_s for each in seen if each.worked_s)
     p50, p95 = np.percentile(claims, [50, 95])
+    cpu = np.median([s for each in seen for s in each.cpu_s] or [float("nan")])
+    lost = sum(each.lost for each in seen)
     cold = np.median([each.joined_s for each in seen])
     for error in sorted(set(errors)):
         print(f"  error: {error}", file=sys.stderr)
     return (
-        f"| {size} | {len(seen)} | {finished} | {rate:.2f} | {p50:.2f} | {p95:.2f} | {cold:.1f} "
-        f"| {deadlocks} | {len(errors)} | {joined['first_claim_s']:.2f} | {joined['imported_s']:.1f} |"
+        f"| {size} | {len(seen)} | {finished} | {rate:.2f} | {p50:.2f} | {p95:.2f} | {cpu:.3f} | {cold:.1f} "
+        f"| {deadlocks} | {len(errors)} | {lost} | {joined['first_claim_s']:.2f} "
+        f"| {joined['imported_s']:.1f} |"
     )
 
 
@@ -408,10 +420,11 @@ def main() -> None:
         join_here(options.join[0], Path(options.join[1]), options.join[2])
         return
     print(
-        "| trials before | workers | finished | trials/s | claim p50 s | p95 s | first claim of the crowd s "
-        "| deadlocks | errors | joining: first claim s | its imports s |"
+        "| trials before | workers | finished | trials/s | claim p50 s | p95 s | its CPU s "
+        "| first claim of the crowd s | deadlocks | errors | leases lost | joining: first claim s "
+        "| its imports s |"
     )
-    print("|" + "---|" * 11)
+    print("|" + "---|" * 13)
     with (
         tempfile.TemporaryDirectory(prefix="kdsearch-load-") as folder,
         open_store(None, None, home=Path(folder)) as store,
