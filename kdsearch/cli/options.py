@@ -64,6 +64,17 @@ class Options:
             yield store
 
     @contextmanager
+    def writing(self) -> Iterator[Store]:
+        """The store, for commands that write: the trials of dead workers are taken back first."""
+        with self.store() as store:
+            from kdsearch.store import leases
+            from kdsearch.store.transactions import begin
+
+            with begin(store.engine) as connection:
+                leases.sweep(connection, None)
+            yield store
+
+    @contextmanager
     def reading(self) -> Iterator[Store]:
         """The store, for commands that only read: where nothing was ever stored, none is made."""
         if self.nothing_stored:

@@ -95,7 +95,7 @@ def run(
     stop = Stop()
     stop.listen()
     resume = resume_command(options, file, workers=workers, device=device, gpus=gpus, threads=threads)
-    with options.store() as store:
+    with options.writing() as store:
         name = _created(options, file, store, stop, resume)
         fleet = Fleet(name, folder=store.home / "logs" / name, environment=child_environment(store))
         try:

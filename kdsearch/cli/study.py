@@ -111,7 +111,7 @@ def create(
     """
     output.log_to_stderr()
     found = _loaded(file)
-    with options.store() as store:
+    with options.writing() as store:
         from kdsearch.worker.create import create as create_new
         from kdsearch.worker.create import create_or_resume
 

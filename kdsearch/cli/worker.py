@@ -169,7 +169,7 @@ def start(
     signals.listen()
     output.log_to_stderr()
     wanted = checked_device(device)
-    with options.store() as store:
+    with options.writing() as store:
         from kdsearch.worker.loop import work
 
         how = replace(
