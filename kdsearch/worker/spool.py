@@ -6,6 +6,7 @@ later one finds out which folders nobody empties any more. Every file is complet
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -20,6 +21,8 @@ from kdsearch.core.canonical import sha256_of
 from kdsearch.store.studies import StudyRecord
 
 LOCK = "owner.lock"
+MOST_BYTES = 8 << 30
+"""Of bytes that wait: a worker that makes more than its artifact store takes must not fill its disk."""
 
 
 def spool_folder(home: Path, study: StudyRecord) -> Path:
@@ -36,6 +39,7 @@ class Spool:
         self._lock = lock
         self._changing = threading.Lock()
         self._uses: Counter[str] = Counter()
+        self._bytes = 0
         self._next = 1 + max((int(path.stem) for path in self._letters()), default=0)
 
     @classmethod
@@ -66,10 +70,13 @@ class Spool:
         return name
 
     def put(self, data: bytes) -> str:
-        """Keep bytes until as many `forget` them as have put them."""
+        """Keep bytes until as many `forget` them as have put them. OSError where there is no room."""
         sha256 = hashlib.sha256(data).hexdigest()
         if not self.path(sha256).exists():
+            if self._bytes + len(data) > MOST_BYTES:
+                raise OSError(errno.ENOSPC, "too much waits to be delivered")
             self._publish(data, self.path(sha256))
+            self._bytes += len(data)
         self.use(sha256)
         return sha256
 
@@ -89,8 +96,9 @@ class Spool:
         with self._changing:
             self._uses.subtract(blobs)
             for sha256 in blobs:
-                if self._uses[sha256] <= 0:
-                    self.path(sha256).unlink(missing_ok=True)
+                if self._uses[sha256] <= 0 and (path := self.path(sha256)).exists():
+                    self._bytes = max(0, self._bytes - path.stat().st_size)
+                    path.unlink()
 
     def _publish(self, data: bytes, target: Path) -> None:
         partial = target.with_name(f"{target.name}.part")

@@ -26,6 +26,7 @@ from kdsearch.store.leases import Lease
 from kdsearch.store.studies import NewStudy
 from kdsearch.store.transactions import UnavailableError
 from kdsearch.worker import delivery as delivery_module
+from kdsearch.worker import spool as spool_module
 from kdsearch.worker.context import WorkerContext, WorkerOptions
 from kdsearch.worker.delivery import Delivery
 from kdsearch.worker.parcels import RECORD, Parcel
@@ -357,7 +358,7 @@ def test_what_cannot_be_read_is_dropped(context: WorkerContext, lease: Lease) ->
     assert not folder.exists()
 
 
-def test_a_spool_is_one_workers(tmp_path: Path) -> None:
+def test_a_spool_is_one_workers_and_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "spool"
     spool = Spool.take(folder)
     assert spool is not None
@@ -368,6 +369,12 @@ def test_a_spool_is_one_workers(tmp_path: Path) -> None:
     assert spool.path(sha256).exists(), "somebody else still speaks of it"
     spool.forget(None, (sha256,))
     assert not spool.path(sha256).exists()
+    monkeypatch.setattr(spool_module, "MOST_BYTES", 8)
+    full = spool.put(b"8 bytes.")
+    with pytest.raises(OSError, match="waits to be delivered"):
+        spool.put(b"more")
+    spool.forget(None, (full,))
+    spool.forget(None, (spool.put(b"more"),))
     spool.close()
     assert not folder.exists()
     shutil.rmtree(folder, ignore_errors=True)
