@@ -23,8 +23,8 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from kdsearch.core.pareto import Point, staircase
-from kdsearch.core.records import TrialConfig
+from kdsearch.core.pareto import Point, front, staircase
+from kdsearch.core.records import TrialConfig, Tried
 from kdsearch.core.space import Scalar, encode
 from kdsearch.search.known import Known
 from kdsearch.search.plan import Plan
@@ -49,7 +49,8 @@ class Refusals:
 
     def __init__(self, known: Known, plan: Plan) -> None:
         self._taken = {identity(tried.config) for tried in known.tried if tried.state != "failed"}
-        self._points = points_of(known)
+        points = points_of(known)
+        self._points = [points[i] for i in front(points)]  # the staircase of all is that of the front
         self._latency_ms = known.latency_ms
         limit = plan.spec.constraints.latency_ms
         self.ceiling_ms = math.inf if limit is None else limit.max
@@ -77,13 +78,18 @@ def identity(config: TrialConfig) -> Identity:
     return config.student, tuple(student), config.scheme, tuple(scheme), training
 
 
-def points_of(known: Known) -> list[Point]:
-    """(quality, latency) of the complete trials."""
+def measured(known: Known) -> list[Tried]:
+    """The complete trials whose quality and latency are on record."""
     return [
-        (tried.quality, tried.latency_ms)
+        tried
         for tried in known.tried
         if tried.state == "complete" and tried.quality is not None and tried.latency_ms is not None
     ]
+
+
+def points_of(known: Known) -> list[Point]:
+    """(quality, latency) of each of them."""
+    return [(tried.quality or 0.0, tried.latency_ms or 0.0) for tried in measured(known)]
 
 
 def fixed_in(trial: FrozenTrial) -> dict[str, Stored]:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from kdsearch.core.pareto import Point, expected_improvement
+from kdsearch.core.pareto import Point, expected_improvement, front
 from kdsearch.core.records import TrialConfig, Tried
 from kdsearch.core.space import Range, encode
-from kdsearch.search.drawing import Refusals, Stored, by_chance, points_of
+from kdsearch.search.drawing import Refusals, Stored, by_chance, measured, points_of
 from kdsearch.search.features import Feature, Features, FloatArray
 from kdsearch.search.known import Known
 from kdsearch.search.latencies import Latencies
@@ -56,7 +56,8 @@ class Outlook:
         seen = {tried.number for tried, _, _ in observed}
         under_way = [t for t in known.tried if t.state in ("running", "waiting")]
         self._fitted = fitted.believing([t.config for t in under_way if t.number not in seen])
-        self._points = [*self._complete(), *self._believed([t.config for t in under_way])]
+        points = [*points_of(known), *self._believed([t.config for t in under_way])]
+        self._points = [points[i] for i in front(points)]
 
     def scores(self, configs: Sequence[TrialConfig]) -> FloatArray:
         """Expected hypervolume improvement of each; minus infinity for what is refused."""
@@ -76,17 +77,10 @@ class Outlook:
 
     def parents(self) -> list[TrialConfig]:
         """Of the front, and of the best trials by quality: worth a look around."""
-        done = [t for t in self.known.tried if t.state == "complete" and t.quality is not None]
+        done = measured(self.known)
+        leading = [done[i] for i in front(points_of(self.known))]
         ranked = sorted(done, key=lambda t: (-(t.quality or 0.0), t.number))
-        front = [t for t in ranked if self._is_on_front(t)]
-        return [t.config for t in {t.number: t for t in [*front, *ranked[:NUM_BEST]]}.values()]
-
-    def _is_on_front(self, tried: Tried) -> bool:
-        point = (tried.quality or 0.0, tried.latency_ms or math.inf)
-        return not any(q >= point[0] and ms <= point[1] and (q, ms) != point for q, ms in self._complete())
-
-    def _complete(self) -> list[Point]:
-        return points_of(self.known)
+        return [t.config for t in {t.number: t for t in [*leading, *ranked[:NUM_BEST]]}.values()]
 
     def _believed(self, configs: Sequence[TrialConfig]) -> list[Point]:
         if not configs:
