@@ -1,6 +1,7 @@
 """Replays searches on a table of trained configurations: which finds how much for how much training?
 
-    .venv/bin/python -m benchmarks.search.replay --seeds 100 --seeds-of gp=20 ablation=30 control=30 --processes 2
+    .venv/bin/python -m benchmarks.search.replay --seeds 100 --seeds-of gp=20 ablation=30 control=30 \\
+        --processes 2
 
 One line per finished replay goes to the journal, so that the same command goes on where it was cut off.
 A journal holds what the code of its day gave: for changed samplers or pruners take another folder.
