@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from kdsearch.store.reads import StudyRow, TrialRow
+    from kdsearch.store.rows import RepeatRow
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Look:
     running: Sequence[Running]
     preparing: str
     """What the preparation does now; empty when it is over."""
+    again: str = ""
+    """How far the finalists are; empty where none is trained again."""
 
     @property
     def study(self) -> StudyRow:
@@ -67,7 +70,12 @@ def look(engine: Engine, name: str) -> Look:
     preparation = reads.preparation(engine, study.id)
     said = {"waiting": "waiting for a worker", "running": preparation.progress or "the teacher"}
     preparing = said.get(preparation.state, "")
-    return Look(front, running, preparing)
+    return Look(front, running, preparing, _again(reads.repeats(engine, study.id)))
+
+
+def _again(repeats: Sequence[RepeatRow]) -> str:
+    ended = sum(row.state in FINISHED for row in repeats)
+    return f"{ended} of {len(repeats)} further seeds of finalists are trained" if repeats else ""
 
 
 @dataclass
@@ -134,17 +142,11 @@ class Lines:
         self._told: set[int] | None = None
         self._preparing = ""
         self._teacher = ""
+        self._again = ""
 
     def update(self, look: Look) -> None:
         """A line for each trial that ended since the last look."""
-        if look.preparing and look.preparing != self._preparing:
-            self.say(f"preparing: {look.preparing}")
-        self._preparing = look.preparing
-        if look.study.teacher is not None and not self._teacher:
-            self._teacher = answers.teacher_text(look.study)
-            self.say(f"teacher: {self._teacher}")
-            if weak := answers.weak_teacher(look.study):
-                self.say(weak)
+        self._tell_preparation(look)
         ended = sorted(look.finished, key=lambda row: row.number)
         if self._told is None:
             # what a former run did is counted, not repeated
@@ -155,6 +157,19 @@ class Lines:
             if row.number not in self._told:
                 self._told.add(row.number)
                 self.say(self._line(look, row))
+        if look.again and look.again != self._again:
+            self.say(look.again)
+        self._again = look.again
+
+    def _tell_preparation(self, look: Look) -> None:
+        if look.preparing and look.preparing != self._preparing:
+            self.say(f"preparing: {look.preparing}")
+        self._preparing = look.preparing
+        if look.study.teacher is not None and not self._teacher:
+            self._teacher = answers.teacher_text(look.study)
+            self.say(f"teacher: {self._teacher}")
+            if weak := answers.weak_teacher(look.study):
+                self.say(weak)
 
     def _line(self, look: Look, row: TrialRow) -> str:
         parts = [f"[{len(self._told or ())}/{look.study.budget_trials}] trial {row.number} {row.state}"]
@@ -203,6 +218,8 @@ class Screen:
             parts.append(Text(f"preparing: {look.preparing}", style="cyan"))
         if look.running:
             parts += ["", _running_table(look)]
+        if look.again:
+            parts.append(Text(look.again, style="cyan"))
         if look.front.members:
             members = look.front.members
             table = answers.trials_table(look.study, members, params=False)
@@ -220,7 +237,7 @@ class Screen:
 
         study, done = look.study, len(look.finished)
         head = Table.grid(padding=(0, 2))
-        states = ("failed", "rejected")
+        states = ("failed", "rejected", "paused", "stopped")
         counts = "  ".join(f"{study.counts[state]} {state}" for state in states if study.counts.get(state))
         head.add_row(
             Text(study.name, style="bold"),
