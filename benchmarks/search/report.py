@@ -84,6 +84,7 @@ def _about_table(played: Played) -> str:
         f"Floor {truth.floor:g}. "
         f"{int(own.diverged_CS.sum())} of {own.diverged_CS.size} trainings broke off. "
         f"The seeds of a configuration lie {_spread(own):.4f} apart (median). "
+        f"Latencies were taken on {own.profile.device_model} (threads: {own.profile.threads}). "
         f"{len(best)} configurations are on the table's front, from {points[best[0]][0]:.3f} at "
         f"{points[best[0]][1]:.3f} ms to {points[best[-1]][0]:.3f} at {points[best[-1]][1]:.3f} ms."
     )
@@ -98,7 +99,9 @@ def _spread(own: Table) -> float:
 def _section(played: Played, workers: int, out: Path, plots: Path) -> str:
     names = played.methods(workers)
     title = f"### {workers} worker{'s' if workers > 1 else ''}, table `{played.table.data}`"
-    parts = [title, _plot(played, workers, out, plots)]
+    any_line = next(one for one in played.lines if one.workers == workers)
+    trainings = any_line.budget_epochs / any_line.epochs_per_training
+    parts = [title, f"Budget: {trainings:g} whole trainings.", _plot(played, workers, out, plots)]
     if played.of(BASELINE, workers):
         parts += [_headline(played, workers), "Training needed:\n\n" + _needed(played, workers, names)]
     parts.append("Regret of hypervolume:\n\n" + _regrets(played, workers, names))
@@ -116,7 +119,7 @@ def _plot(played: Played, workers: int, out: Path, plots: Path) -> str:
         return ""
     plots.mkdir(parents=True, exist_ok=True)
     file = plots / f"regret-{played.table.data}-{workers}.svg"
-    title = f"{played.table.data}, {workers} workers: median regret over seeds"
+    title = f"{played.table.data}, workers: {workers}; median regret over seeds"
     file.write_text(regret_plot(title, lines))
     return f"![{title}]({os.path.relpath(file, out.parent)})"
 
