@@ -134,9 +134,10 @@ def _headline(played: Played, workers: int) -> str:
     needed = comparisons.median(comparisons.training_needed(own, baseline))
     losses = lost_points(played, workers)
     said = "; ".join(losses) if losses else "none"
+    when = "not within it" if math.isinf(needed.value) else f"after {_share(needed)} of it"
     return (
-        f"**`{HEADLINE}` has what Optuna's default has at the end of its budget after {_share(needed)} "
-        f"of that budget.** Points at which a method is significantly worse than the default: {said}."
+        f"**What Optuna's default has at the end of its budget `{HEADLINE}` has {when} (median over seeds).** "
+        f"Points at which a method is significantly worse than the default: {said}."
     )
 
 
