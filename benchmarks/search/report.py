@@ -136,7 +136,8 @@ def _headline(played: Played, workers: int) -> str:
     said = "; ".join(losses) if losses else "none"
     when = "not within it" if math.isinf(needed.value) else f"after {_share(needed)} of it"
     return (
-        f"**What Optuna's default has at the end of its budget `{HEADLINE}` has {when} (median over seeds).** "
+        f"**What Optuna's default has at the end of its budget `{HEADLINE}` has {when} "
+        f"(median over seeds).** "
         f"Points at which a method is significantly worse than the default: {said}."
     )
 
