@@ -106,7 +106,7 @@ class _Folder:
                 )
             _finish(file)
             target = self.path(sha256)
-            if not (target.exists() and target.stat().st_size == length):
+            if not (target.exists() and _file_digest(target) == sha256):  # a damaged one is replaced
                 _publish(partial, target)
         return sha256, length
 

@@ -101,6 +101,14 @@ def test_a_truncated_artifact_is_mended_by_storing_it_again(make: Make) -> None:
     assert make("three").open(sha256).read_bytes() == b"precious bytes"
 
 
+def test_a_local_artifact_damaged_in_place_is_mended_by_storing_it_again(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path / "artifacts"), tmp_path / "cache")
+    sha256 = store.put(b"precious bytes")
+    stored_file(store, sha256, lambda b: bytes(reversed(b)))
+    store.put(b"precious bytes")
+    assert store.open(sha256).read_bytes() == b"precious bytes"
+
+
 def test_a_damaged_cache_is_fetched_again(tmp_path: Path) -> None:
     place = f"memory://{uuid.uuid4().hex}"
     sha256 = ArtifactStore(place, tmp_path / "one").put(b"precious bytes")
