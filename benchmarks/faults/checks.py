@@ -1,0 +1,106 @@
+"""What a case must find on record: what is wrong in itself, by SQL, and what an undisturbed study has not."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from benchmarks.faults.cases import Case
+from benchmarks.faults.ground import STEPS, UNDISTURBED, Ground
+from kdsearch.store.sql import parse
+
+HERE = Path(__file__).parent
+Rows = list[tuple[object, ...]]
+
+
+@functools.cache
+def wrongs() -> Mapping[str, str]:
+    """Queries that give what is wrong; a name says what that would be."""
+    return parse((HERE / "checks.sql").read_text())
+
+
+@functools.cache
+def known() -> Mapping[str, str]:
+    """Queries that give what is there."""
+    return parse((HERE / "known.sql").read_text())
+
+
+def found_wrong(ground: Ground, name: str, failed: int = -1) -> list[str]:
+    """Everything that is wrong with a copy of the study; `failed` is the one trial that must have failed."""
+    found = [
+        f"{wrong.replace('_', ' ')}: {rows}"
+        for wrong, query in wrongs().items()
+        if (rows := ground.query(name, query, failed=failed))
+    ]
+    return [
+        *found,
+        *_otherwise(ground, name, failed),
+        *_left_over(ground.folder / name),
+        *_not_stored(ground, name),
+        *_again(ground.folder / name),
+    ]
+
+
+def _otherwise(ground: Ground, name: str, failed: int) -> Iterator[str]:
+    """Results and learning curves are those of a study that nobody disturbed, bit for bit."""
+    for what in ("results", "curves"):
+        ours, theirs = (
+            [row for row in ground.query(where, known()[what]) if row[0] != failed]
+            for where in (name, UNDISTURBED)
+        )
+        if ours != theirs:
+            yield f"{what} differ: {[pair for pair in zip(ours, theirs, strict=False) if pair[0] != pair[1]]}"
+
+
+def _left_over(folder: Path) -> Iterator[str]:
+    """Nothing waits on this disk for a delivery that never comes."""
+    left = [str(path.relative_to(folder)) for path in (folder / "home" / "spool").rglob("*.json")]
+    if left:
+        yield f"never delivered: {left}"
+
+
+def _not_stored(ground: Ground, name: str) -> Iterator[str]:
+    """What is on record is in the artifact store."""
+    for row in ground.query(name, known()["results"]):
+        for sha256 in (str(row[3]), str(row[4])):
+            if not (ground.folder / name / "artifacts" / sha256[:2] / sha256).exists():
+                yield f"trial {row[0]} names {sha256}, which is not in the artifact store"
+
+
+def steps(folder: Path) -> list[tuple[str, int, int, int]]:
+    """Every step begun by any worker, in order: worker, trial, attempt, position in the trial."""
+    rows = [line.split() for line in (folder / "steps.log").read_text().splitlines()]
+    return [
+        (worker, int(number), int(attempt), STEPS * int(epoch) + int(batch))
+        for worker, number, attempt, epoch, batch in rows
+    ]
+
+
+def trained_again(folder: Path) -> dict[tuple[int, int], int]:
+    """By trial and attempt: how many steps somebody had done before this attempt did them again."""
+    reached: dict[int, int] = {}
+    begun: dict[tuple[int, int], int] = {}
+    for _, number, attempt, position in steps(folder):
+        begun.setdefault((number, attempt), reached.get(number, position) - position)
+        reached[number] = max(reached.get(number, 0), position)
+    return {which: again for which, again in begun.items() if which[1] > 1}
+
+
+def _again(folder: Path) -> Iterator[str]:
+    """At most one interval between two checkpoints, here an epoch, is trained again."""
+    for (number, attempt), again in trained_again(folder).items():
+        if again > STEPS:
+            yield f"attempt {attempt} at trial {number} trained {again} steps again, an interval is {STEPS}"
+
+
+def struck(case: Case, exit_code: int, said: str, ends: Rows) -> Iterator[str]:
+    """What speaks against the fault's having struck."""
+    if exit_code != case.exit_code:
+        yield f"the worker that was struck ended with {exit_code}, not {case.exit_code}"
+    if case.strike == "hang" and "the process ends" not in said:
+        yield "nobody noticed that it hung"
+    if case.strike == "exception" and "an error that nobody expects" not in said:
+        yield "nobody said that an error was raised"
+    if case.strike == "SIGKILL" and not any("lost" in row[1] for row in ends) and case.moment != "result":
+        yield f"no attempt was lost: {ends}"
