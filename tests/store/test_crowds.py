@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
 from store_bench import Bench, config, epoch, result
 
 from kdsearch.core.errors import LeaseLostError
@@ -172,44 +172,57 @@ def test_a_server_that_has_just_started_takes_nobody_for_dead(crowded: Bench) ->
     assert crowded.column("state") == "waiting"
 
 
-def test_time_zones_of_server_role_and_clients_decide_nothing(crowded: Bench) -> None:
-    """Database and role live in Tokyo, clients anywhere; theirs is not what we set for ourselves."""
-    url, database = crowded.engine.url, crowded.engine.url.database
+@pytest.fixture
+def in_tokyo(crowded: Bench) -> Iterator[Bench]:
+    """Database and role live in time zones of their own, which are not what we set for ourselves."""
+    database = crowded.engine.url.database
     with crowded.engine.begin() as connection:
         role = connection.execute(text("SELECT current_user")).scalar_one()
         connection.execute(text(f"ALTER DATABASE \"{database}\" SET timezone = 'Asia/Tokyo'"))
         connection.execute(
             text(f'ALTER ROLE "{role}" IN DATABASE "{database}" SET timezone = \'America/Los_Angeles\'')
         )
-    plain = create_engine(url)
-    try:
-        with plain.begin() as connection:
-            assert connection.execute(text("SHOW timezone")).scalar_one() == "America/Los_Angeles"
-        for number, (zone, writer) in enumerate(
-            [("UTC", plain), ("Asia/Tokyo", crowded.engine), ("Pacific/Kiritimati", plain)]
-        ):
-            with writer.begin() as connection:
-                connection.execute(text(f"SET LOCAL TIME ZONE '{zone}'"))
-                leases.insert_running(
-                    connection,
-                    crowded.study.id,
-                    number=number,
-                    optuna_trial_id=number,
-                    config=config(),
-                    architecture_key="a",
-                    worker_id="w1",
-                    ttl_s=30,
-                )
-            for reader in ("UTC", "Asia/Tokyo", "America/Los_Angeles", "Pacific/Kiritimati"):
-                with plain.begin() as connection:
-                    connection.execute(text(f"SET LOCAL TIME ZONE '{reader}'"))
-                    assert leases.sweep(connection, crowded.study.id) == 0, (zone, reader)
-            crowded.expire(number)
-            with plain.begin() as connection:
-                assert leases.sweep(connection, crowded.study.id) == 1, zone
-            assert crowded.take() is not None
-    finally:
-        plain.dispose()
-        with crowded.engine.begin() as connection:
-            connection.execute(text(f'ALTER DATABASE "{database}" RESET timezone'))
-            connection.execute(text(f'ALTER ROLE "{role}" IN DATABASE "{database}" RESET timezone'))
+    yield crowded
+    with crowded.engine.begin() as connection:
+        connection.execute(text(f'ALTER DATABASE "{database}" RESET timezone'))
+        connection.execute(text(f'ALTER ROLE "{role}" IN DATABASE "{database}" RESET timezone'))
+
+
+@pytest.fixture
+def plain(in_tokyo: Bench) -> Iterator[Engine]:
+    """A client that sets nothing for itself."""
+    engine = create_engine(in_tokyo.engine.url)
+    yield engine
+    engine.dispose()
+
+
+def lease_and_let_expire(bench: Bench, writer: Engine, number: int, *, zone: str, others: Engine) -> None:
+    with writer.begin() as connection:
+        connection.execute(text(f"SET LOCAL TIME ZONE '{zone}'"))
+        leases.insert_running(
+            connection,
+            bench.study.id,
+            number=number,
+            optuna_trial_id=number,
+            config=config(),
+            architecture_key="a",
+            worker_id="w1",
+            ttl_s=3600,
+        )
+    for reader in ("UTC", "Asia/Tokyo", "America/Los_Angeles", "Pacific/Kiritimati"):
+        with others.begin() as connection:
+            connection.execute(text(f"SET LOCAL TIME ZONE '{reader}'"))
+            assert leases.sweep(connection, bench.study.id) == 0, (zone, reader)
+    bench.expire(number)
+    with others.begin() as connection:
+        assert leases.sweep(connection, bench.study.id) == 1, zone
+
+
+def test_time_zones_of_server_role_and_clients_decide_nothing(in_tokyo: Bench, plain: Engine) -> None:
+    with plain.begin() as connection:
+        assert connection.execute(text("SHOW timezone")).scalar_one() == "America/Los_Angeles"
+    for number, (zone, writer) in enumerate(
+        [("UTC", plain), ("Asia/Tokyo", in_tokyo.engine), ("Pacific/Kiritimati", plain)]
+    ):
+        lease_and_let_expire(in_tokyo, writer, number, zone=zone, others=plain)
+        assert in_tokyo.take() is not None

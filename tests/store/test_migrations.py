@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 import pytest
 from alembic import command
-from sqlalchemy import Engine, make_url, text
+from sqlalchemy import Connection, Engine, make_url, text
 
 from kdsearch.core.errors import StorageError
 from kdsearch.store import leases, migrate, studies
@@ -173,33 +173,41 @@ def test_a_used_database_keeps_everything_and_goes_on(engine: Engine) -> None:
     migrate.upgrade(engine)
     migrate.require_current(engine)
     with engine.begin() as connection:
-        rows = connection.execute(
-            text("SELECT number, repeat, epochs_run, accumulate, told FROM kdsearch.trial ORDER BY 1")
-        ).all()
-        assert [row[:4] for row in rows] == [(n, 0, {0: 6, 1: 3}.get(n, 0), 1) for n in range(7)]
-        assert [row.number for row in rows if row.told] == [0]
-        epochs = connection.execute(
-            text("SELECT number, repeat, epoch, quality FROM kdsearch.epoch ORDER BY 3")
-        ).all()
-        assert [row[:3] for row in epochs] == [(1, 0, e) for e in (1, 2, 3)]
-        assert connection.execute(text("SELECT count(*) FROM kdsearch.test_read")).scalar() == 1
-        attempts = connection.execute(
-            text("SELECT number, attempt, ended FROM kdsearch.attempt ORDER BY 1")
-        ).all()
-        assert attempts == [
-            (0, 1, "finished"),
-            (1, 2, None),
-            (2, 1, "lost"),
-            (3, 1, "given back"),
-            (4, 3, "lost"),
-            (5, 1, "exception"),
-            (6, 1, "finished"),
-        ]
-        study_id = connection.execute(text("SELECT id FROM kdsearch.study")).scalar_one()
-        connection.execute(text("SET LOCAL kdsearch.outage_grace_s = 0"))
-        assert leases.sweep(connection, study_id) == 1
-        taken = connection.execute(
-            text("SELECT number, state, deaths FROM kdsearch.trial WHERE number = 1")
-        ).one()
-        assert taken == (1, "waiting", 2)
-        assert studies.budget_state(connection, study_id).epochs_reserved == 6 + 6 + 6 + 6
+        assert_everything_was_kept(connection)
+        assert_it_goes_on(connection)
+
+
+def assert_everything_was_kept(connection: Connection) -> None:
+    rows = connection.execute(
+        text("SELECT number, repeat, epochs_run, accumulate, told FROM kdsearch.trial ORDER BY 1")
+    ).all()
+    assert [row[:4] for row in rows] == [(n, 0, {0: 6, 1: 3}.get(n, 0), 1) for n in range(7)]
+    assert [row.number for row in rows if row.told] == [0]
+    epochs = connection.execute(
+        text("SELECT number, repeat, epoch, quality FROM kdsearch.epoch ORDER BY 3")
+    ).all()
+    assert [row[:3] for row in epochs] == [(1, 0, e) for e in (1, 2, 3)]
+    assert connection.execute(text("SELECT count(*) FROM kdsearch.test_read")).scalar() == 1
+    attempts = connection.execute(
+        text("SELECT number, attempt, ended FROM kdsearch.attempt ORDER BY 1")
+    ).all()
+    assert attempts == [
+        (0, 1, "finished"),
+        (1, 2, None),
+        (2, 1, "lost"),
+        (3, 1, "given back"),
+        (4, 3, "lost"),
+        (5, 1, "exception"),
+        (6, 1, "finished"),
+    ]
+
+
+def assert_it_goes_on(connection: Connection) -> None:
+    study_id = connection.execute(text("SELECT id FROM kdsearch.study")).scalar_one()
+    connection.execute(text("SET LOCAL kdsearch.outage_grace_s = 0"))
+    assert leases.sweep(connection, study_id) == 1
+    taken = connection.execute(
+        text("SELECT number, state, deaths FROM kdsearch.trial WHERE number = 1")
+    ).one()
+    assert taken == (1, "waiting", 2)
+    assert studies.budget_state(connection, study_id).epochs_reserved == 6 + 6 + 6 + 6
