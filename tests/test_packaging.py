@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -26,6 +27,7 @@ data: {train: "synthetic://spam_opinions?rows=200&seed=1", validation: "syntheti
 teacher: {build: {layers: 1, hidden: 32}, max_length: 32, finetune: {epochs: 1}}
 constraints: {latency_ms: {max: 5}}
 """
+DATA = {".csv", ".gz", ".json", ".jsonl", ".npy", ".npz", ".parquet"}
 
 
 def run(*argv: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -105,6 +107,19 @@ def test_the_schema_is_made_from_the_wheel(venv: Path, tmp_path: Path, empty_dat
         tables = set(connection.execute(text(query)).scalars())
     engine.dispose()
     assert {"study", "trial", "epoch"} <= tables
+
+
+def test_the_source_archive_holds_what_its_tests_need(tmp_path: Path) -> None:
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, ROOT, cwd=tmp_path)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        held = {name.partition("/")[2] for name in opened.getnames()}
+    tops = ("kdsearch", "dashboard", "tests", "benchmarks")
+    code = {p.relative_to(ROOT).as_posix() for top in tops for p in (ROOT / top).rglob("*.py")}
+    docs = {p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").rglob("*.md")}
+    deployed = {"Dockerfile", "docker-compose.yml", ".dockerignore", ".env.example", "constraints.txt"}
+    assert (code | docs | deployed) - held == set()
+    assert [name for name in held if name.startswith("benchmarks/") and Path(name).suffix in DATA] == []
 
 
 # ---------------------------------------------------------------- versions
