@@ -28,7 +28,7 @@ from kdsearch.measure.profile import hardware_profile
 from kdsearch.search import check
 from kdsearch.store import artifacts, reads
 from kdsearch.store.connect import open_store
-from kdsearch.worker import loop, measuring
+from kdsearch.worker import delivery, loop, measuring
 from kdsearch.worker import trial as trial_module
 from kdsearch.worker.context import WorkerOptions
 from kdsearch.worker.create import create_or_resume
@@ -38,6 +38,7 @@ from kdsearch.worker.spool import Spool
 HANG_S = 1.5
 HEADER = b"kdsearch checkpoint of study"
 LOCK_PATIENCE_S = 5.0
+SLOWEST_S = 1.5
 
 
 class Fault(Exception):  # noqa: N818 - what strikes
@@ -263,6 +264,7 @@ def work(plan: Plan) -> None:
     options = _options(plan, signals)
     gate = Gate(plan, options)
     hostlock.TRAINER_PATIENCE_S = LOCK_PATIENCE_S
+    delivery.SLOWEST_S = SLOWEST_S
     measuring.measure_latency = _figure(gate)
     _watch_trials(gate)
     _watch_steps(gate, plan)

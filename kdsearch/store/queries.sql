@@ -448,6 +448,10 @@ SELECT count(*) FROM kdsearch.test_read WHERE study_id = :study_id;
 
 -- ================================================================ how sure the front is
 
+-- name: standings_turn
+-- Several workers come to the end of a study at once, and none sees what another has not committed.
+SELECT id FROM kdsearch.study WHERE id = :study_id FOR NO KEY UPDATE;
+
 -- name: forget_standings
 DELETE FROM kdsearch.standing WHERE study_id = :study_id;
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -48,10 +49,21 @@ class Progress:
 
     def __init__(self) -> None:
         self.steps = 0
+        self._counts: Callable[[], bool] = lambda: True
 
     def step(self) -> None:
         """Something was done."""
-        self.steps += 1
+        if self._counts():
+            self.steps += 1
+
+    @contextmanager
+    def counting_if(self, counts: Callable[[], bool]) -> Iterator[None]:
+        """Within the block a step is one if this says so: for a thread that waits for another one."""
+        before, self._counts = self._counts, counts
+        try:
+            yield
+        finally:
+            self._counts = before
 
     def asking(self, question: Callable[[], bool]) -> Callable[[], bool]:
         """The same question; asking it is a step."""

@@ -35,6 +35,8 @@ LOOK_S = 5.0
 """How often an idle worker looks for what others left."""
 FAREWELL_S = 3.0
 """How long a worker that is to stop waits for what it has sent."""
+SLOWEST_S = 300.0
+"""What one attempt to deliver may take while the database is slow or away; one that takes longer hangs."""
 NONE_BEFORE: tuple[str, ...] = ()
 
 log = structlog.get_logger()
@@ -80,6 +82,7 @@ class Delivery:
         self._error: BaseException | None = None
         self._closed = threading.Event()
         self._taken: list[Spool] = []
+        self._tried_at = time.monotonic()
 
     @contextmanager
     def delivering(self) -> Iterator[Delivery]:
@@ -190,13 +193,26 @@ class Delivery:
     def settle(self) -> None:
         """Wait until everything is delivered, however long; briefly where the worker is to stop.
 
-        What is not delivered by then stays on disk for a later worker. Raises what `check` raises.
+        What is not delivered by then stays on disk for a later worker. Raises what `check` raises. Waiting is
+        no step where the delivery itself hangs: then this worker does.
         """
-        while not self._context.should_stop():
-            if self.flush(0.2):
-                return
-            self.check()
-        self.flush(FAREWELL_S)
+        with self._context.progress.counting_if(self._moves):
+            while not self._context.should_stop():
+                if self.flush(0.2):
+                    return
+                self.check()
+            self.flush(FAREWELL_S)
+
+    def _moves(self) -> bool:
+        return time.monotonic() - self._tried_at < SLOWEST_S
+
+    def collect(self) -> None:
+        """Deliver what workers that are gone have left: call before a trial is claimed, it may be theirs.
+
+        Raises what `check` raises.
+        """
+        if self._adopt():
+            self.settle()
 
     def patiently(self, do: Callable[[], T]) -> T:
         """Do it, again and again while database or artifact store are away; Stopped when it is to let go."""
@@ -226,6 +242,7 @@ class Delivery:
             sent = self._next()
             if sent is None:
                 continue
+            self._tried_at = time.monotonic()
             try:
                 self._deliver(sent)
                 patience = _Patience(self._context.options.outage_s)
@@ -257,6 +274,7 @@ class Delivery:
         try:
             for sha256 in sent.parcel.blobs:
                 self._store(sha256, sent.spool)
+                self._tried_at = time.monotonic()
             sent.parcel.record(self._context.store.engine)
         except LeaseLostError as error:
             log.warning("refused, and dropped", what=sent.parcel.kind, error=error.what)
@@ -284,8 +302,9 @@ class Delivery:
             self._queue.popleft()
             self._changed.notify_all()
 
-    def _adopt(self) -> None:
-        """Take over what workers that are gone have left, and deliver it before anything else."""
+    def _adopt(self) -> bool:
+        """Take over what workers that are gone have left, behind what waits; whether there was anything."""
+        adopted = False
         for spool in abandoned(self._folder):
             found = list(_parcels(spool))
             if not found:
@@ -293,9 +312,11 @@ class Delivery:
                 continue
             log.warning("delivering what a worker left", worker=spool.folder.name, parcels=len(found))
             self._taken.append(spool)
+            adopted = True
             with self._changed:
                 self._queue.extend(found)
                 self._changed.notify_all()
+        return adopted
 
 
 def _parcels(spool: Spool) -> Iterator[_Sent]:

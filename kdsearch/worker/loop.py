@@ -183,6 +183,7 @@ class _Worker:
 
     def run(self) -> Outcome:
         while not self.context.should_stop():
+            self.delivery.collect()
             try:
                 claim = self.delivery.patiently(self._claim)
             except Stopped:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from sqlalchemy import text
 from store_bench import FAILURE, Bench, config, decision, epoch, latency, new_study, result, scores
@@ -171,6 +173,27 @@ def test_standings_are_replaced_as_a_whole(crowded: Bench) -> None:
         standings.set_standings(crowded.engine, crowded.study.id, wanted)
         found = reads.standings(crowded.engine, crowded.study.id)
         assert found == sorted(wanted, key=lambda standing: standing.number)
+
+
+def test_workers_that_end_a_study_at_once_do_not_meet(crowded: Bench) -> None:
+    """Each puts its own standings, again and again; what is there at the end is one worker's, whole."""
+    for number in range(3):
+        crowded.complete(number)
+
+    def put(worker: int) -> None:
+        quality = worker / 10
+        mine = [
+            Standing(number=n, quality=quality, low=0.0, high=1.0, on_front=0.5, seeds=(17,))
+            for n in range(3)
+        ]
+        for _ in range(10):
+            standings.set_standings(crowded.engine, crowded.study.id, mine)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(put, range(4)))
+    found = reads.standings(crowded.engine, crowded.study.id)
+    assert [standing.number for standing in found] == [0, 1, 2]
+    assert len({standing.quality for standing in found}) == 1
 
 
 def test_history_is_what_happened(crowded: Bench) -> None:
