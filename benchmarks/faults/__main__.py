@@ -2,17 +2,20 @@
 
     .venv/bin/python -m benchmarks.faults [--only SIGKILL,epoch] [--seeds 2] [--jobs 2] [--out FILE]
 
-Each case is a line of the journal; a run that was ended goes on where it was. Needs no GPU and no network.
+Each case is a line of the journal; a run that was ended goes on where it was (after SIGTERM it ends with the
+cases under way). Needs no GPU and no network.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
 from benchmarks.faults import matrix
 from benchmarks.faults.cases import chosen
+from kdsearch.core.errors import EXIT_TERMINATED
 
 
 def main() -> int:
@@ -27,6 +30,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="where the table goes; else to the terminal")
     parser.add_argument("--no-run", action="store_true", help="only show what is in the journal")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(EXIT_TERMINATED))
     journal = matrix.Journal(options.journal)
     cases = chosen(options.only, options.seeds)
     if not options.no_run:

@@ -14,13 +14,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from kdsearch.cli import output
 from kdsearch.cli.worker import StopSignals, leave_question, stop_question
+from kdsearch.core.errors import EXIT_TERMINATED
 from kdsearch.core.records import Latency
 from kdsearch.distill.epoch import Epoch
 from kdsearch.measure import hostlock
@@ -59,6 +60,8 @@ class Plan:
     point: str = ""
     """Where it waits, e.g. ``epoch step``; nowhere if empty."""
     lease_s: float = 4.0
+    driver: int = field(default_factory=os.getpid)
+    """Process that made this plan: a worker does not outlive it for long."""
 
     def note(self, what: str) -> Path:
         """A file that says one thing."""
@@ -246,11 +249,16 @@ def _say_into(path: Path) -> None:
 
 
 def _options(plan: Plan, signals: StopSignals) -> WorkerOptions:
+    told_to_leave = leave_question(signals, None)
+
+    def ended_by() -> int | None:
+        return told_to_leave() if Path(f"/proc/{plan.driver}").exists() else EXIT_TERMINATED
+
     return WorkerOptions(
         lock_folder=plan.folder / "locks",
         poll_s=0.1,
         lease_s=plan.lease_s,
-        ended_by=leave_question(signals, None),
+        ended_by=ended_by,
     )
 
 

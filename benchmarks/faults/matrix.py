@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import product
@@ -78,8 +79,14 @@ def run(cases: Sequence[Case], journal: Journal, *, jobs: int, say: Callable[[st
         return
     commit = commit_here()
     with ThreadPoolExecutor(jobs) as pool:
-        for done in [pool.submit(_take_turns, waiting, journal, commit, say) for _ in range(jobs)]:
-            done.result()
+        try:
+            for done in [pool.submit(_take_turns, waiting, journal, commit, say) for _ in range(jobs)]:
+                done.result()
+        except BaseException:  # told to end: after the cases under way, and with everything put away
+            with suppress(Empty):
+                while True:
+                    waiting.get_nowait()
+            raise
 
 
 def _take_turns(
