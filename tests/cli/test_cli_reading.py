@@ -328,7 +328,7 @@ def test_a_reader_that_goes_away_is_no_error(filled: str, environment: dict[str,
         child.stdout.close()
         assert child.stderr is not None
         said = child.stderr.read().decode()
-        assert child.wait(timeout=60) == 0
+        assert child.wait(timeout=120) == 0
     assert "Traceback" not in said
     assert "Broken" not in said
 

@@ -56,11 +56,11 @@ def served(store: Store, tmp_path: Path) -> Iterator[str]:
         yield base
     finally:
         child.terminate()
-        child.wait(timeout=30)
+        child.wait(timeout=120)
 
 
 def wait_until_ready(child: subprocess.Popen[bytes], base: str, log: Path) -> None:
-    for _ in range(600):
+    for _ in range(2400):
         assert child.poll() is None, log.read_text()
         try:
             urllib.request.urlopen(f"{base}_stcore/health", timeout=2).close()
