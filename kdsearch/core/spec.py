@@ -168,6 +168,8 @@ class SearchSpec(Frozen):
 
 def _distinct(value: Any) -> Any:
     if isinstance(value, list):
+        if not value:
+            raise wrong("without seeds nobody is trained again", "at least one seed, or no `finalists`")
         if len(set(map(repr, value))) < len(value):
             raise wrong("the same seed stands twice", "distinct seeds")
         return tuple(value)

@@ -109,6 +109,7 @@ def spec_problems(spec: StudySpec, spaces: Spaces) -> list[Problem]:
         *_unknown("sampler", spec.search.sampler, SAMPLERS, ("search", "sampler")),
         *_unknown("pruner", spec.search.pruner, PRUNERS, ("search", "pruner")),
         *_rung_problems(spec),
+        *_budget_problems(spec),
         *_preset_problems(spec.search.presets),
     ]
 
@@ -185,6 +186,15 @@ def _rung_problems(spec: StudySpec) -> list[Problem]:
             expected=f"less than {epochs}" if epochs > 1 else f"more epochs, or `pruner: {NO_PRUNER}`",
         )
     ]
+
+
+def _budget_problems(spec: StudySpec) -> list[Problem]:
+    """A trial begins only while all its epochs are left: with fewer, none ever would."""
+    budget, epochs = spec.budget.epochs, spec.training.epochs
+    if budget is None or budget >= epochs:
+        return []
+    message = f"a budget of {budget} epochs is not enough for one trial, which takes {epochs}"
+    return [Problem(path=("budget", "epochs"), message=message, expected=f"at least {epochs}")]
 
 
 def _preset_problems(presets: tuple[str, ...]) -> list[Problem]:
