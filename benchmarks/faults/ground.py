@@ -51,6 +51,8 @@ search: {{sampler: random, seed: 3}}
 """
 """{STEPS} steps an epoch."""
 PATIENCE_S = 300.0
+_MIGRATING = threading.Lock()
+"""Alembic knows one migration at a time in a process."""
 PROCESSES = multiprocessing.get_context("forkserver")
 """Forked from a process that has loaded torch and runs no thread, instead of loading it for every worker."""
 
@@ -260,7 +262,8 @@ class Worker:
 def upgrade(url: str) -> None:
     """Give a database kdsearch's tables."""
     engine = make_engine(url)
-    migrate.upgrade(engine)
+    with _MIGRATING:
+        migrate.upgrade(engine)
     engine.dispose()
 
 
