@@ -143,7 +143,7 @@ def test_ctrl_c_drains_and_the_same_command_goes_on(
 def test_workers_go_when_their_parent_is_killed(
     store: Store, write: Callable[..., Path], environment: dict[str, str]
 ) -> None:
-    file = write(rows=4000, epochs=30, trials=2)
+    file = write(rows=400, epochs=400, trials=2)
     with started(environment, store.url, "run", str(file)) as child:
         wait_for(lambda: "running" in states(store, "tiny"), child)
         (worker,) = children_of(child.pid)
@@ -156,7 +156,7 @@ def test_workers_go_when_their_parent_is_killed(
 
 
 def test_twice_ctrl_c_kills(store: Store, write: Callable[..., Path], environment: dict[str, str]) -> None:
-    file = write(rows=4000, epochs=30, trials=2)
+    file = write(rows=400, epochs=400, trials=2)
     with started(environment, store.url, "run", str(file)) as child:
         wait_for(lambda: "running" in states(store, "tiny"), child)
         workers = children_of(child.pid)
