@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
 
 from kdsearch.core.canonical import sha256_of
 from kdsearch.core.space import Scalar
 
 TrialState = Literal["waiting", "running", "paused", "complete", "stopped", "rejected", "failed"]
+Values: TypeAlias = tuple[tuple[str, Scalar], ...]
+Identity: TypeAlias = tuple[str, Values, str, Values, tuple[float, int, int, int]]
 FINISHED: tuple[TrialState, ...] = ("complete", "stopped", "rejected", "failed")
 
 
@@ -30,10 +33,17 @@ class TrialConfig:
     epochs: int
     seed: int
 
-    @property
+    @cached_property
     def key(self) -> str:
         """SHA-256 of the canonical configuration."""
         return sha256_of(asdict(self))
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Equal for equal configurations, as the key is; a thousand of them take a few milliseconds."""
+        student, scheme = sorted(self.student_params.items()), sorted(self.scheme_params.items())
+        training = (self.learning_rate, self.batch_size, self.epochs, self.seed)
+        return self.student, tuple(student), self.scheme, tuple(scheme), training
 
     @property
     def params(self) -> dict[str, Scalar]:

@@ -128,11 +128,13 @@ class Search:
         ``numbers``: of the trials that are known. A value that was suggested before is suggested again; what
         is missing is drawn as by `ask`, and a trial that can only become a vain one is told as failed.
         """
-        refusals = Refusals(known, self._plan)
         with _quiet():
             running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
             lost = [trial.number for trial in running if trial.number not in numbers]
-            found = []
+            found: list[Asked] = []
+            if not lost:  # nearly always
+                return found
+            refusals = Refusals(known, self._plan)
             for number in lost:
                 asked = self._configured(Trial(self._study, self._trial_id(number)), refusals, known)
                 found += [asked] if asked is not None else []

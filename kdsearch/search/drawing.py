@@ -25,15 +25,13 @@ from optuna.trial import FrozenTrial
 
 from kdsearch.core.pareto import Point, front, staircase
 from kdsearch.core.records import TrialConfig, Tried
-from kdsearch.core.space import Scalar, encode
+from kdsearch.core.space import encode
 from kdsearch.search.known import Known
 from kdsearch.search.plan import Plan
 
 Accepts: TypeAlias = Callable[[TrialConfig], bool]
 Stored: TypeAlias = bool | int | float | str
 """A value as Optuna keeps it."""
-Values: TypeAlias = tuple[tuple[str, Scalar], ...]
-Identity: TypeAlias = tuple[str, Values, str, Values, tuple[float, int, int, int]]
 Reason: TypeAlias = Literal["duplicate", "latency", "front"]
 PERFECT = 1.0
 """The best quality there is."""
@@ -48,7 +46,7 @@ class Refusals:
     """What needs no trial to be known as vain; of one question."""
 
     def __init__(self, known: Known, plan: Plan) -> None:
-        self._taken = {identity(tried.config) for tried in known.tried if tried.state != "failed"}
+        self._taken = {tried.config.identity for tried in known.tried if tried.state != "failed"}
         points = points_of(known)
         self._points = [points[i] for i in front(points)]  # the staircase of all is that of the front
         self._latency_ms = known.latency_ms
@@ -57,7 +55,7 @@ class Refusals:
 
     def why(self, config: TrialConfig) -> Reason | None:
         """Why it is refused; None if it is not."""
-        if identity(config) in self._taken:
+        if config.identity in self._taken:
             return "duplicate"
         latency_ms = self._latency_ms(config)
         if latency_ms is None:
@@ -69,13 +67,6 @@ class Refusals:
     def accepts(self, config: TrialConfig) -> bool:
         """Whether it may become a trial."""
         return self.why(config) is None
-
-
-def identity(config: TrialConfig) -> Identity:
-    """Equal for equal configurations; a thousand of them take a few milliseconds, unlike their hashes."""
-    student, scheme = sorted(config.student_params.items()), sorted(config.scheme_params.items())
-    training = (config.learning_rate, config.batch_size, config.epochs, config.seed)
-    return config.student, tuple(student), config.scheme, tuple(scheme), training
 
 
 def measured(known: Known) -> list[Tried]:

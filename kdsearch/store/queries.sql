@@ -488,14 +488,19 @@ FROM kdsearch.epoch WHERE study_id = :study_id AND number = :number AND repeat =
 ORDER BY epoch;
 
 -- name: history
+-- Settled: no statement of this file changes the row or its epochs any more, and it is not of this
+-- transaction, which may be undone.
 SELECT t.number, t.config, t.state, CAST(t.latency ->> :latency_name AS double precision) AS latency_ms,
-    t.quality, e.epochs, e.qualities
-FROM kdsearch.trial t LEFT JOIN (
-    SELECT number, array_agg(epoch ORDER BY epoch) AS epochs, array_agg(quality ORDER BY epoch) AS qualities
+    t.quality, e.epochs, e.qualities,
+    t.state IN ('complete', 'stopped', 'rejected', 'failed') AND NOT t.accepting
+        AND t.xmin IS DISTINCT FROM CAST(pg_current_xact_id_if_assigned() AS xid) AS settled
+FROM kdsearch.trial t LEFT JOIN LATERAL (
+    SELECT array_agg(epoch ORDER BY epoch) AS epochs, array_agg(quality ORDER BY epoch) AS qualities
     FROM kdsearch.epoch
-    WHERE :with_epochs AND study_id = :study_id AND repeat = 0 AND quality IS NOT NULL
-    GROUP BY number) e ON e.number = t.number
+    WHERE study_id = t.study_id AND number = t.number AND repeat = 0 AND quality IS NOT NULL) e
+    ON :with_epochs
 WHERE t.study_id = :study_id AND t.repeat = 0
+    AND (t.number > :beyond OR t.number = ANY(CAST(:pending AS integer[])))
 ORDER BY t.number;
 
 -- name: list_attempts

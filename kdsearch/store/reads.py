@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from kdsearch.core import pareto
 from kdsearch.core.errors import NotFoundError
 from kdsearch.core.records import Decision, Failure, Latency, Scores, Standing, TrialConfig, TrialState, Tried
 from kdsearch.core.space import Scalar
+from kdsearch.store.history import History
 from kdsearch.store.rows import AttemptRow, DecisionRow, RepeatRow
 from kdsearch.store.sql import execute, number, numbers
 from kdsearch.store.studies import StudyState, not_found
@@ -287,33 +287,11 @@ def epochs(engine: Engine, study_id: int, number: int) -> list[EpochRow]:
     ]
 
 
-@contextmanager
-def _connected(where: Connection | Engine) -> Iterator[Connection]:
-    if isinstance(where, Connection):
-        yield where
-    else:
-        with begin(where) as connection:
-            yield connection
-
-
 def history(
     where: Connection | Engine, study_id: int, latency_name: str, *, with_epochs: bool
 ) -> list[Tried]:
     """Every trial as the search sees it, by number; learning curves only where they are asked for."""
-    with _connected(where) as connection:
-        values = {"latency_name": latency_name, "with_epochs": with_epochs}
-        rows = execute(connection, "history", study_id=study_id, **values).all()
-    return [
-        Tried(
-            number=row.number,
-            config=TrialConfig.from_json(row.config),
-            state=row.state,
-            latency_ms=row.latency_ms,
-            qualities=dict(zip(row.epochs or (), row.qualities or (), strict=True)),
-            quality=row.quality,
-        )
-        for row in rows
-    ]
+    return History(study_id, latency_name, with_epochs=with_epochs).read(where)
 
 
 def attempts(engine: Engine, study_id: int, number: int) -> list[AttemptRow]:

@@ -19,7 +19,7 @@ from kdsearch.search import ending
 from kdsearch.search.asking import Asked, Search
 from kdsearch.search.known import Known
 from kdsearch.search.pruners.base import Situation
-from kdsearch.store import leases, reads, studies
+from kdsearch.store import leases, studies
 from kdsearch.store.leases import Lease
 from kdsearch.store.studies import BudgetState
 from kdsearch.store.transactions import repeatable
@@ -123,8 +123,7 @@ class Claims:
 
     def _history(self, conn: Connection) -> list[Tried]:
         """Every trial so far, with learning curves where somebody may have stopped one early."""
-        name = self.context.spec.objectives.latency
-        return reads.history(conn, self._study_id, name, with_epochs=rungs.stops_early(self.context.spec))
+        return self.context.history.read(conn)
 
     def _promoted(self, conn: Connection, budget: BudgetState, tried: Sequence[Tried]) -> Lease | None:
         situation: Situation = rungs.situation(self.material, tried)
@@ -143,7 +142,7 @@ class Claims:
             latency_ms=self.material.figures.question(),
             quality_floor=self.material.quality_floor,
         )
-        orphans = self.search.orphans(leases.known_numbers(conn, self._study_id), known)
+        orphans = self.search.orphans({trial.number for trial in tried}, known)
         return orphans[0] if orphans else self.search.ask(known)
 
     def _begun(self, conn: Connection, asked: Asked) -> Lease:

@@ -14,6 +14,7 @@ from kdsearch.measure.hostlock import HostLock
 from kdsearch.search.plan import Plan
 from kdsearch.search.spaces import registered
 from kdsearch.store.connect import Store
+from kdsearch.store.history import History
 from kdsearch.store.studies import StudyRecord
 
 
@@ -94,3 +95,9 @@ class WorkerContext:
     def plan(self) -> Plan:
         """What the study searches: the space narrowed to what it offers."""
         return Plan(self.spec, registered(self.inputs.facts))
+
+    @cached_property
+    def history(self) -> History:
+        """The study's trials, with learning curves where some may end early; for the worker's own thread."""
+        name, stops_early = self.spec.objectives.latency, self.spec.search.pruner != "none"
+        return History(self.study.id, name, with_epochs=stops_early)

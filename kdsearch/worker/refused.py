@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from kdsearch.core.pareto import staircase
 from kdsearch.core.records import Decision, Latency, Tried
-from kdsearch.store import reads
 from kdsearch.store.leases import Lease
 from kdsearch.worker.material import Material
 
@@ -38,7 +37,7 @@ def by_history(material: Material, lease: Lease, latency: Latency | None) -> Dec
         return None
     context = material.context
     name = context.spec.objectives.latency
-    tried = reads.history(context.store.engine, context.study.id, name, with_epochs=False)
+    tried = context.history.read(context.store.engine)
     if latency is None:
         return duplicate(lease, tried)
     return hopeless(latency.at(name), lease.number, tried)
@@ -46,9 +45,9 @@ def by_history(material: Material, lease: Lease, latency: Latency | None) -> Dec
 
 def duplicate(lease: Lease, tried: list[Tried]) -> Decision | None:
     """Refused where an earlier trial, unless it failed, has the same configuration."""
-    key = lease.config.key
+    own = lease.config.identity
     for other in tried:
-        if other.number < lease.number and other.state != "failed" and other.config.key == key:
+        if other.number < lease.number and other.state != "failed" and other.config.identity == own:
             return Decision(
                 action="reject",
                 rule="duplicate",

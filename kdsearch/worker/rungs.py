@@ -10,7 +10,6 @@ from kdsearch.core.spec import StudySpec
 from kdsearch.search.pruners import PRUNERS
 from kdsearch.search.pruners.base import Ladder, Pruner, Situation
 from kdsearch.search.pruners.none import NoPruner
-from kdsearch.store import reads
 from kdsearch.store.leases import Lease
 from kdsearch.worker.material import Material
 
@@ -54,8 +53,7 @@ class Judge:
 
     def _judged(self, epoch: int) -> Decision | None:
         context = self.material.context
-        name = context.spec.objectives.latency
-        tried = reads.history(context.store.engine, context.study.id, name, with_epochs=True)
+        tried = context.history.read(context.store.engine)
         known = {trial.number: trial for trial in tried}
         own = known.get(self.lease.number)
         if own is None:  # the study was deleted: the next write finds out

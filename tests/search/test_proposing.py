@@ -18,7 +18,6 @@ from kdsearch.search.drawing import (
     Refusals,
     by_chance,
     combinations,
-    identity,
     spare,
 )
 from kdsearch.search.known import Known
@@ -160,7 +159,7 @@ def test_pending_trials_are_not_proposed_again_nor_their_like(plan: Plan) -> Non
     outlook = Outlook(replace(known, tried=[*known.tried, running]), plan)
     second = look_around(outlook, np.random.default_rng(1))
     assert second is not None
-    assert identity(second) != identity(first)
+    assert second.identity != first.identity
     like = TrialConfig.from_json({**first.to_json(), "learning_rate": first.learning_rate * 1.01})
     before, after = Outlook(known, plan).scores([like])[0], outlook.scores([like])[0]
     assert after < 0.5 * before
@@ -189,7 +188,7 @@ def test_nothing_to_learn_from_is_chance_and_nothing_left_is_none(plan: Plan) ->
     assert propose(known, configs, plan=plan, rng=np.random.default_rng(0)) is None
     more = drawn(plan, 20, seed=9)
     chosen = {
-        identity(config)
+        config.identity
         for seed in range(12)
         if (config := propose(known, more, plan=plan, rng=np.random.default_rng(seed))) is not None
     }
@@ -287,9 +286,9 @@ def test_an_unfinished_trial_counts_as_those_that_went_on_from_there(plan: Plan)
 
 def test_every_combination_comes_once(finite: Plan) -> None:
     rng = np.random.default_rng(0)
-    every = [identity(c) for c in combinations(finite, rng)]
+    every = [c.identity for c in combinations(finite, rng)]
     assert len(every) == len(set(every))
-    assert {identity(by_chance(finite, rng)) for _ in range(2000)} == set(every)
+    assert {by_chance(finite, rng).identity for _ in range(2000)} == set(every)
 
 
 def test_fixed_values_stay_fixed(plan: Plan) -> None:

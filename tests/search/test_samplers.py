@@ -17,7 +17,6 @@ from kdsearch.core.spec import BudgetSpec, Ceiling, ConstraintsSpec, SearchSpec,
 from kdsearch.core.specdata import DataSpec, SourceSpec
 from kdsearch.core.specteacher import TeacherSpec
 from kdsearch.search.asking import Asked, Search
-from kdsearch.search.drawing import identity
 from kdsearch.search.known import Known
 from kdsearch.search.plan import Plan
 from kdsearch.search.samplers import SAMPLERS
@@ -118,7 +117,7 @@ class TestEverySampler:
                 self._is_written(study, asked)
                 if turn % 6 != 5:  # some stay running
                     study.finish(asked.number, {3: "stopped", 7: "failed"}.get(turn % 8, "complete"))
-        configs = [identity(t.config) for t in study.tried if t.state != "failed"]
+        configs = [t.config.identity for t in study.tried if t.state != "failed"]
         assert len(configs) == len(set(configs))
 
     def _is_written(self, study: Study, asked: Asked) -> None:
@@ -135,7 +134,7 @@ class TestEverySampler:
         while (one := study.ask()) is not None:
             asked.append(one)
             study.finish(one.number, "complete")
-        assert len(asked) == len({identity(one.config) for one in asked}) == 8
+        assert len(asked) == len({one.config.identity for one in asked}) == 8
         before = len(study.storage.get_all_trials(0))
         assert study.ask() is None
         assert len(study.storage.get_all_trials(0)) == before
@@ -161,7 +160,7 @@ class TestEverySampler:
             assert asked is not None
             study.finish(asked.number, "complete")
         open_ones = [study.ask() for _ in range(3)]
-        assert len({identity(one.config) for one in open_ones if one is not None}) == 3
+        assert len({one.config.identity for one in open_ones if one is not None}) == 3
 
 
 def test_first_trials_that_can_be_nothing_new_are_dropped_and_not_counted(spaces: Spaces) -> None:
@@ -213,7 +212,7 @@ def test_an_orphan_is_completed_without_trying_anything_twice(spaces: Spaces) ->
         ([half.number], TrialState.RUNNING),
         ([], TrialState.FAIL),  # it was of the student that has nothing left
     )
-    assert not {identity(a.config) for a in missing} & {identity(t.config) for t in study.tried}
+    assert not {a.config.identity for a in missing} & {t.config.identity for t in study.tried}
 
 
 def test_the_union_has_every_parameter_that_any_trial_has(spaces: Spaces) -> None:

@@ -27,6 +27,7 @@ from kdsearch.search.asking import Search
 from kdsearch.search.plan import Plan
 from kdsearch.store import leases, reads, studies
 from kdsearch.store.connect import Store
+from kdsearch.store.history import History
 from kdsearch.store.leases import Lease
 from kdsearch.store.optuna_storage import optuna_storage
 from kdsearch.store.studies import NewStudy, StudyRecord
@@ -93,7 +94,12 @@ class Office:
 
     def worker(self, name: str = "one", *, can_measure: bool = True) -> Claims:
         context = SimpleNamespace(
-            store=self.store, study=self.study, spec=self.spec, options=WorkerOptions(), worker_id=name
+            store=self.store,
+            study=self.study,
+            spec=self.spec,
+            options=WorkerOptions(),
+            worker_id=name,
+            history=History(self.study.id, "p90_ms", with_epochs=rungs.stops_early(self.spec)),
         )
         material = SimpleNamespace(
             context=context,
