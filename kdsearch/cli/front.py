@@ -63,7 +63,8 @@ def _say_why_empty(options: Options, front: answers.Front) -> None:
             f"nothing within {front.within}; without the ceiling: kdsearch pareto {name}", options=options
         )
     else:
-        output.say(f"no complete trial yet; how far it is: kdsearch study show {name}", options=options)
+        why, hint = ceilings.nothing_deployable(front.rows, name)
+        output.say(f"{why}; {hint}", options=options)
 
 
 def best(options: Options, study: StudyArgument, within: WithinOption = None) -> None:

@@ -143,9 +143,10 @@ class Lines:
         self._preparing = ""
         self._teacher = ""
         self._again = ""
+        self._paused: set[int] = set()
 
     def update(self, look: Look) -> None:
-        """A line for each trial that ended since the last look."""
+        """A line for each trial that ended, or was paused, since the last look."""
         self._tell_preparation(look)
         ended = sorted(look.finished, key=lambda row: row.number)
         if self._told is None:
@@ -157,6 +158,7 @@ class Lines:
             if row.number not in self._told:
                 self._told.add(row.number)
                 self.say(self._line(look, row))
+        self._tell_paused(look)
         if look.again and look.again != self._again:
             self.say(look.again)
         self._again = look.again
@@ -171,6 +173,13 @@ class Lines:
             if weak := answers.weak_teacher(look.study):
                 self.say(weak)
 
+    def _tell_paused(self, look: Look) -> None:
+        paused = {row.number: row for row in look.front.rows if row.state == "paused"}
+        for number in sorted(paused.keys() - self._paused):
+            row = paused[number]
+            self.say(f"trial {number} paused after epoch {row.epochs_run}  {row.student}/{row.scheme}")
+        self._paused = set(paused)
+
     def _line(self, look: Look, row: TrialRow) -> str:
         parts = [f"[{len(self._told or ())}/{look.study.budget_trials}] trial {row.number} {row.state}"]
         parts.append(f"{row.student}/{row.scheme}")
@@ -178,6 +187,8 @@ class Lines:
             parts.append(f"{look.study.quality_name} {row.quality:.4f}")
         if row.latency_ms is not None:
             parts.append(f"{look.study.latency_name.removesuffix('_ms')} {row.latency_ms:.3f} ms")
+        if row.state == "stopped":
+            parts.append(f"after epoch {row.epochs_run or 0}")
         if row.failure is not None:
             parts.append(row.failure.message)
         if row.number in {member.number for member in look.front.members}:

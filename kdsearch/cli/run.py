@@ -23,6 +23,7 @@ from kdsearch.cli.fleet import Fleet, command_line
 from kdsearch.cli.options import Options, child_environment
 from kdsearch.cli.spent import why_ended
 from kdsearch.cli.study import FileArgument
+from kdsearch.cli.within import nothing_deployable
 from kdsearch.cli.worker import (
     HANG_S,
     OUTAGE_S,
@@ -222,10 +223,8 @@ def _conclude(options: Options, last: live.Look, fleet: Fleet, why: str) -> None
         )
     name = last.study.name
     if not last.front.members:
-        raise NothingFeasibleError(
-            f"study {name!r} is done ({why}), and no trial keeps to its constraints",
-            hint=f"kdsearch trial list {name} shows why; constraints and students stand in the study file",
-        )
+        lacking, hint = nothing_deployable(last.front.rows, name)
+        raise NothingFeasibleError(f"study {name!r} is done ({why}), and {lacking}", hint=hint)
     _print_front(options, last.front, why)
 
 

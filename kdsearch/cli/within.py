@@ -74,6 +74,15 @@ def deployable(rows: Sequence[TrialRow]) -> list[TrialRow]:
     ]
 
 
+def nothing_deployable(rows: Sequence[TrialRow], study: str) -> tuple[str, str]:
+    """Why a study has no deployable trial, and what to do about it."""
+    held_up = sum(row.state == "rejected" or (row.state == "complete" and not row.feasible) for row in rows)
+    if held_up:
+        why = f"none of its {len(rows)} trials is complete and keeps to its constraints (broken by {held_up})"
+        return why, f"kdsearch trial list {study} shows why; constraints and students stand in the study file"
+    return "it has no complete trial yet", f"see how far it is: kdsearch study show {study}"
+
+
 def _rank(row: TrialRow, mean: float | None) -> tuple[float, float, int]:
     return mean if mean is not None else row.quality or 0.0, -(row.latency_ms or 0.0), -row.number
 
@@ -93,10 +102,8 @@ def best_of(
         sure = [row for row in inside if row.number in means]
         return max(sure or inside, key=lambda row: _rank(row, means.get(row.number)))
     if not candidates:
-        raise NothingFeasibleError(
-            f"study {study!r} has no complete trial yet",
-            hint=f"see how far it is: kdsearch study show {study}",
-        )
+        why, hint = nothing_deployable(rows, study)
+        raise NothingFeasibleError(f"study {study!r} has nothing to choose from: {why}", hint=hint)
     fastest = min(candidates, key=lambda row: (row.latency_ms or 0.0, row.number))
     raise NothingFeasibleError(
         f"no trial of study {study!r} lies within {within}; the fastest is trial {fastest.number} "

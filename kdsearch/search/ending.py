@@ -9,8 +9,8 @@ from kdsearch.core.spec import StudySpec
 from kdsearch.search.plateau import is_flat
 from kdsearch.store.studies import BudgetState
 
-EXHAUSTED = "every configuration of the space was tried"
-SETTLED_OR_EXHAUSTED = "its front has stopped growing, or every configuration of the space was tried"
+EXHAUSTED = "every configuration of the space was tried, or is known not to reach the front"
+SETTLED_OR_EXHAUSTED = "its front has stopped growing, or no configuration is left that could change it"
 
 
 def room_for(budget: BudgetState, epochs: int) -> bool:
