@@ -6,9 +6,11 @@ Every method may be repeated, also by another process after a crash: a trial is 
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from kdsearch.core.errors import NotFoundError
 from kdsearch.core.records import TrialConfig
@@ -33,6 +35,8 @@ FIRST = "kdsearch:first"
 """User attribute of an enqueued first trial: what was decided of it."""
 ORIGIN = "kdsearch:origin"
 """User attribute of an enqueued first trial: who chose it."""
+QUEUED = 50
+"""First trials that wait in Optuna at a time: it reads each of them again at every question."""
 NOTHING = Known()
 
 
@@ -67,7 +71,7 @@ class Search:
     def create(cls, storage: BaseStorage, name: str, plan: Plan) -> Search:
         """Create the study, or complete one whose creation was cut off or whose budget was raised.
 
-        The plan's first trials are enqueued. One process at a time.
+        The plan's first trials are enqueued, further ones when these were asked for. One process at a time.
         """
         with _quiet():
             study = optuna.create_study(
@@ -95,15 +99,34 @@ class Search:
                 ) from None
             return cls(study, storage, plan)
 
+    @cached_property
+    def _first_trials(self) -> Sequence[First]:
+        return self._plan.first_trials()
+
     def _enqueue_first(self) -> None:
+        """The next of the first trials, as many as may wait."""
         trials = self._study.get_trials(deepcopy=False)
-        queued = [_first(trial.user_attrs) for trial in trials if FIRST in trial.user_attrs]
-        for first in self._plan.first_trials():
-            if first in queued:
-                queued.remove(first)
-            else:
+        queued = [trial.user_attrs for trial in trials if FIRST in trial.user_attrs]
+        if len(queued) >= len(self._first_trials):  # at every question from then on
+            return
+        had = Counter(_same(_first(attrs)) for attrs in queued)
+        room = QUEUED - sum(trial.state == TrialState.WAITING for trial in trials)
+        for first in self._first_trials:
+            if had[_same(first)]:
+                had[_same(first)] -= 1
+            elif room > 0:
                 attrs = {FIRST: first.params, ORIGIN: first.origin}
                 self._study.enqueue_trial(first.params, user_attrs=attrs)
+                room -= 1
+
+    def _waiting(self) -> list[FrozenTrial]:
+        """What is enqueued: more of the first trials where nothing was."""
+        states = (TrialState.WAITING,)
+        waiting = self._study.get_trials(deepcopy=False, states=states)
+        if not waiting:
+            self._enqueue_first()
+            waiting = self._study.get_trials(deepcopy=False, states=states)
+        return waiting
 
     # ---------------------------------------------------------------- asking
 
@@ -129,9 +152,7 @@ class Search:
         is missing is drawn as by `ask`, and a trial that can only become a vain one is told as failed.
         """
         with _quiet():
-            running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-            lost = [trial.number for trial in running if trial.number not in numbers]
-            found: list[Asked] = []
+            lost, found = self._lost(numbers), list[Asked]()
             if not lost:  # nearly always
                 return found
             refusals = Refusals(known, self._plan)
@@ -139,6 +160,16 @@ class Search:
                 asked = self._configured(Trial(self._study, self._trial_id(number)), refusals, known)
                 found += [asked] if asked is not None else []
         return found
+
+    def drop_orphans(self, numbers: set[int]) -> None:
+        """The study ends without the trials that no lease knows: they are told as failed."""
+        with _quiet():
+            for number in self._lost(numbers):
+                self.tell_failed(number)
+
+    def _lost(self, numbers: set[int]) -> list[int]:
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [trial.number for trial in running if trial.number not in numbers]
 
     def _is_anything_left(self, refusals: Refusals) -> bool:
         """Whether the next trial can be anything at all: asked before it is made, so that none is in vain.
@@ -148,12 +179,12 @@ class Search:
         budget does not count them; being in Optuna still, they are not enqueued again.
         """
         rng = np.random.default_rng(self._plan.spec.search.seed)
-        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        for trial in waiting:
-            if spare(self._plan, refusals.accepts, rng, fixed_in(trial)) is not None:
-                return True
-            with suppress(UpdateFinishedTrialError):
-                self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        while waiting := self._waiting():
+            for trial in waiting:
+                if spare(self._plan, refusals.accepts, rng, fixed_in(trial)) is not None:
+                    return True
+                with suppress(UpdateFinishedTrialError):
+                    self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
         return spare(self._plan, refusals.accepts, rng) is not None
 
     def _configured(self, trial: Trial, refusals: Refusals, known: Known) -> Asked | None:
@@ -220,6 +251,11 @@ def _first(attrs: Mapping[str, Any]) -> First:
     """What was enqueued; studies of the first version kept no origin beside it."""
     params = attrs[FIRST]
     return First(attrs.get(ORIGIN, origin_of(params["scheme"])), params)
+
+
+def _same(first: First) -> tuple[Origin, frozenset[tuple[str, object]]]:
+    """Equal for equal ones, and may be counted."""
+    return first.origin, frozenset(first.params.items())
 
 
 @contextmanager

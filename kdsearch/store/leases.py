@@ -63,6 +63,8 @@ class Lease:
     """The one before, should the newest be damaged."""
     latency: Latency | None = None
     """Known already if an earlier attempt measured it."""
+    origin: str = ""
+    """Who chose the trial."""
 
     @property
     def fence(self) -> dict[str, Any]:
@@ -100,16 +102,10 @@ def take_waiting(
     """
     whose = {"study_id": study_id, "worker_id": worker_id}
     taken = execute(connection, "take_waiting", **whose, ttl_s=ttl_s, can_measure=can_measure)
-    row = taken.mappings().one_or_none()
-    if row is None:
+    if (row := taken.mappings().one_or_none()) is None:
         return None
     values = {"config": TrialConfig.from_json(row["config"]), "latency": reads.latency_of(row["latency"])}
     return Lease(**{**row, **values})
-
-
-def stop_unmeasured(connection: Connection, study_id: int) -> int:
-    """End the trials that still wait for a machine that may measure; how many there were."""
-    return execute(connection, "stop_unmeasured", study_id=study_id).rowcount
 
 
 def count_trials(connection: Connection, study_id: int) -> int:
@@ -119,7 +115,7 @@ def count_trials(connection: Connection, study_id: int) -> int:
 
 def known_numbers(connection: Connection, study_id: int) -> set[int]:
     """Every trial number given out."""
-    return set(execute(connection, "known_numbers", study_id=study_id).scalars())
+    return {*execute(connection, "known_numbers", study_id=study_id).scalars()}
 
 
 def insert_running(
@@ -144,6 +140,7 @@ def insert_running(
         attempt=1,
         worker_id=worker_id,
         config=config,
+        origin=origin,
     )
 
 
@@ -284,7 +281,9 @@ def fail_attempt(engine: Engine, lease: Lease, kind: Death, traceback: str) -> N
             death = {"how": kind, "trace": traceback, "max_deaths": MAX_DEATHS}
             execute(connection, "count_death", id=found, **death)
         elif not execute(connection, "has_ended_so", **lease.fence, ended=kind).scalar_one():
-            raise _lost(lease)
+            if execute(connection, "explain_death", **lease.fence, traceback=traceback).rowcount == 0:
+                raise _lost(lease)
+            execute(connection, "end_attempt", **lease.fence, ended=kind, traceback=traceback)
 
 
 @repeatable
@@ -313,14 +312,19 @@ def record_decision(engine: Engine, lease: Lease, decision: Decision) -> None:
 
 
 @repeatable
-def record_checkpoint(engine: Engine, lease: Lease, checkpoint_sha: str, *, epochs_run: int) -> None:
-    """A checkpoint within an epoch; the one before it is kept in mind."""
+def record_checkpoint(
+    engine: Engine, lease: Lease, checkpoint_sha: str, *, epochs_run: int, previous: str | None = None
+) -> None:
+    """A checkpoint within an epoch; `previous`, or what was the newest, may have to stand in for it."""
+    kept = {"checkpoint": checkpoint_sha, "previous": previous, "epochs_run": epochs_run}
     with begin(engine) as connection:
-        _guarded(connection, "record_checkpoint", lease, checkpoint=checkpoint_sha, epochs_run=epochs_run)
+        _guarded(connection, "record_checkpoint", lease, **kept)
 
 
 @repeatable
-def record_epoch(engine: Engine, lease: Lease, report: EpochReport, checkpoint_sha: str) -> None:
+def record_epoch(
+    engine: Engine, lease: Lease, report: EpochReport, checkpoint_sha: str, previous: str | None = None
+) -> None:
     """An epoch and the checkpoint after it, both or neither."""
     scores = report.scores
     values = {
@@ -332,9 +336,10 @@ def record_epoch(engine: Engine, lease: Lease, report: EpochReport, checkpoint_s
         "quality": scores.quality if scores else None,
         "seconds": report.seconds,
     }
+    kept = {"checkpoint": checkpoint_sha, "previous": previous, "epochs_run": report.epoch}
     which = {"study_id": lease.study_id, "number": lease.number, "repeat": lease.repeat}
     with begin(engine) as connection:
-        _guarded(connection, "record_checkpoint", lease, checkpoint=checkpoint_sha, epochs_run=report.epoch)
+        _guarded(connection, "record_checkpoint", lease, **kept)
         execute(connection, "record_epoch", **which, **values)
 
 

@@ -155,7 +155,7 @@ logged AS (
     INSERT INTO kdsearch.attempt (study_id, number, repeat, attempt, worker_id)
     SELECT study_id, number, repeat, attempt, worker_id FROM taken)
 SELECT study_id, number, repeat, optuna_trial_id, attempt, worker_id, config, checkpoint,
-    previous_checkpoint, accumulate, latency
+    previous_checkpoint, accumulate, latency, origin
 FROM taken;
 
 -- name: stop_unmeasured
@@ -277,11 +277,26 @@ WHERE study_id = :study_id AND number = :number AND repeat = :repeat AND attempt
     AND state = 'running'
 FOR UPDATE;
 
+-- name: explain_death
+-- A sweep has counted it already and knew no reason; its holder does.
+UPDATE kdsearch.trial
+SET swept = false,
+    failure = failure || jsonb_build_object('traceback', CAST(:traceback AS text))  -- none where it waits
+WHERE study_id = :study_id AND number = :number AND repeat = :repeat AND attempt = :attempt
+    AND worker_id = :worker_id
+    AND (swept OR (state = 'failed' AND failure ->> 'kind' = 'attempts'));
+
 -- name: count_death
 SELECT kdsearch.count_death(:id, :how, :trace, :max_deaths);
 
 -- name: bury
 SELECT kdsearch.bury(:worker_id, :how, :trace, :max_deaths);
+
+-- name: paused_for_time
+SELECT t.number FROM kdsearch.trial t JOIN kdsearch.decision d
+    ON (d.study_id, d.number, d.repeat, d.attempt) = (t.study_id, t.number, t.repeat, t.attempt)
+WHERE t.study_id = :study_id AND t.state = 'paused' AND d.action = 'pause' AND d.rule = 'budget'
+ORDER BY t.number;
 
 -- name: close_study
 WITH closed AS (
@@ -296,6 +311,18 @@ said AS (
     ON CONFLICT DO NOTHING)
 SELECT number FROM closed ORDER BY number;
 
+-- name: left_checkpoints
+SELECT checkpoint FROM kdsearch.trial
+WHERE study_id = :study_id AND state IN ('stopped', 'failed') AND checkpoint IS NOT NULL
+UNION
+SELECT previous_checkpoint FROM kdsearch.trial
+WHERE study_id = :study_id AND state IN ('stopped', 'failed') AND previous_checkpoint IS NOT NULL;
+
+-- name: forget_checkpoints
+UPDATE kdsearch.trial SET checkpoint = NULL, previous_checkpoint = NULL
+WHERE study_id = :study_id AND state IN ('stopped', 'failed')
+    AND (checkpoint IS NOT NULL OR previous_checkpoint IS NOT NULL);
+
 -- ================================================================ what the holder writes
 
 -- name: record_latency
@@ -306,7 +333,9 @@ WHERE study_id = :study_id AND number = :number AND repeat = :repeat AND attempt
 
 -- name: record_checkpoint
 UPDATE kdsearch.trial
-SET previous_checkpoint = CASE WHEN checkpoint = :checkpoint THEN previous_checkpoint ELSE checkpoint END,
+SET previous_checkpoint = CASE
+        WHEN checkpoint = :checkpoint THEN previous_checkpoint
+        ELSE coalesce(CAST(:previous AS text), checkpoint) END,
     checkpoint = :checkpoint, epochs_run = greatest(epochs_run, :epochs_run)
 WHERE study_id = :study_id AND number = :number AND repeat = :repeat AND attempt = :attempt
     AND worker_id = :worker_id

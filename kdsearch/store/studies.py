@@ -166,3 +166,13 @@ def budget_state(connection: Connection, study_id: int) -> BudgetState:
 def awaits_measuring(connection: Connection, study_id: int) -> bool:
     """Whether a trial waits for a worker that may measure its latency."""
     return bool(execute(connection, "awaits_measuring", study_id=study_id).scalar_one())
+
+
+def stop_unmeasured(connection: Connection, study_id: int) -> int:
+    """End the trials that still wait for a machine that may measure; how many there were."""
+    return execute(connection, "stop_unmeasured", study_id=study_id).rowcount
+
+
+def paused_for_time(connection: Connection, study_id: int) -> list[int]:
+    """Trials that are paused because the study's hours were spent."""
+    return list(execute(connection, "paused_for_time", study_id=study_id).scalars())

@@ -25,11 +25,12 @@ class Checkpoints:
         self._header = f"kdsearch checkpoint of {owner}\n".encode()
         self.newest = newest
         self.previous = previous
+        self._useless: tuple[str, ...] = ()
 
     @property
     def kept(self) -> tuple[str, ...]:
         """All there are."""
-        return tuple(dict.fromkeys(sha256 for sha256 in (self.newest, self.previous) if sha256))
+        return tuple(dict.fromkeys(one for one in (self.newest, self.previous, *self._useless) if one))
 
     def read(self) -> bytes | None:
         """The newest training state that is whole, as it was put; None if there is none.
@@ -40,6 +41,7 @@ class Checkpoints:
             state = self._whole(sha256)
             if state is not None:
                 return state
+            self._pass_over(sha256)
         if self.kept:
             log.warning("no checkpoint is left: from the start again", of=self._owner)
         return None
@@ -57,6 +59,14 @@ class Checkpoints:
             )
             return None
 
+    def _pass_over(self, sha256: str) -> None:
+        """It must never stand in for a later one."""
+        self._useless += (sha256,)
+        if sha256 == self.newest:
+            self.newest, self.previous = self.previous, None
+        else:
+            self.previous = None
+
     def put(self, state: bytes) -> str:
         """Store a training state; the one before stays until `supersede`, or what `followed_by` names."""
         return self._blobs.put(self._header + state)
@@ -65,9 +75,10 @@ class Checkpoints:
         """Call when `sha256` is under way to the record: what nobody needs once it is there."""
         if sha256 == self.newest:
             return ()
-        removed = (self.previous,) if self.previous not in (None, sha256, self.newest) else ()
-        self.previous, self.newest = self.newest, sha256
-        return tuple(one for one in removed if one)
+        removed = dict.fromkeys((self.previous, *self._useless))
+        kept = (None, sha256, self.newest)
+        self.previous, self.newest, self._useless = self.newest, sha256, ()
+        return tuple(one for one in removed if one and one not in kept)
 
     def supersede(self, sha256: str) -> None:
         """Call when `sha256` is on record: what was the newest is removed."""
@@ -80,3 +91,4 @@ class Checkpoints:
         for sha256 in self.kept:
             self._blobs.remove(sha256)
         self.newest = self.previous = None
+        self._useless = ()

@@ -12,9 +12,10 @@ from typing import Literal, TypeAlias
 
 import structlog
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from kdsearch.core.errors import NotFoundError, StorageError, TooManyFailuresError
-from kdsearch.core.records import Tried
+from kdsearch.core.records import Decision, Tried
 from kdsearch.search import ending
 from kdsearch.search.asking import Asked, Search
 from kdsearch.search.known import Known
@@ -29,6 +30,7 @@ from kdsearch.worker.material import Material
 log = structlog.get_logger()
 Claim: TypeAlias = Lease | Literal["wait", "close", "done", "gone"]
 """``close``: nothing is left but to close the study; ``gone``: the study was deleted."""
+TIME_AGAIN = Decision(action="promote", rule="budget", reason="the study has hours again")
 MANY = 1000
 """Trials of a study from which on asking takes so long that one proposal is kept ready."""
 
@@ -72,7 +74,7 @@ class Claims:
 
     def _next(self, conn: Connection, budget: BudgetState) -> Claim:
         if budget.out_of_time:  # a measuring machine may never come, and no hour is left to wait for one
-            leases.stop_unmeasured(conn, self._study_id)
+            studies.stop_unmeasured(conn, self._study_id)
         waiting = self._waiting(conn)
         if waiting is not None:
             return waiting
@@ -86,6 +88,7 @@ class Claims:
 
     def _close(self, conn: Connection) -> Claim:
         stopped = leases.close_study(conn, self._study_id)
+        self.search.drop_orphans(leases.known_numbers(conn, self._study_id))
         studies.set_state(conn, self._study_id, "done")
         log.info("the study is done", why=self._said, stopped=stopped)
         return "done"
@@ -125,14 +128,15 @@ class Claims:
         """Every trial so far, with learning curves where somebody may have stopped one early."""
         return self.context.history.read(conn)
 
-    def _promoted(self, conn: Connection, budget: BudgetState, tried: Sequence[Tried]) -> Lease | None:
+    def _promoted(self, conn: Connection, budget: BudgetState, tried: Sequence[Tried]) -> Claim | None:
         situation: Situation = rungs.situation(self.material, tried)
         by_number = {trial.number: trial for trial in tried}
-        for number, decision in rungs.pruner(self.context.spec).promotions(situation):
+        by_time = [(number, TIME_AGAIN) for number in studies.paused_for_time(conn, self._study_id)]
+        for number, decision in (*by_time, *rungs.pruner(self.context.spec).promotions(situation)):
             trial = by_number[number]
             rest = trial.config.epochs - max(trial.qualities, default=0)
             if ending.room_for(budget, rest) and leases.promote(conn, self._study_id, number, decision):
-                return self._waiting(conn)
+                return self._waiting(conn) or "wait"  # its epochs are promised: no new trial in this turn
         return None
 
     def _ask(self, conn: Connection, tried: Sequence[Tried]) -> Asked | None:
@@ -168,8 +172,8 @@ class Claims:
                 budget = studies.budget_state(conn, self._study_id)
                 if budget.num_trials >= MANY and not ending.spent(budget, self.context.spec):
                     self._make_ready(conn)
-        except StorageError as error:  # nobody needs it
-            log.warning("no proposal is kept ready", error=error.what)
+        except (StorageError, SQLAlchemyError) as error:  # nobody needs it
+            log.warning("no proposal is kept ready", error=type(error).__name__)
 
     def _make_ready(self, conn: Connection) -> None:
         tried = self._history(conn)

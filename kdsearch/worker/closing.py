@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from kdsearch.core.errors import ArtifactError
+from kdsearch.core.errors import ArtifactError, StorageError
 from kdsearch.core.pareto import staircase
 from kdsearch.core.records import Tried
 from kdsearch.core.spec import StudySpec
 from kdsearch.measure.standing import Entry, standings
 from kdsearch.search import finalists
 from kdsearch.store import reads
+from kdsearch.store.leftovers import forget_checkpoints, left_checkpoints
 from kdsearch.store.reads import TrialRow
 from kdsearch.store.rows import RepeatRow
 from kdsearch.store.standings import set_standings
@@ -54,6 +55,18 @@ def put_standings(material: Material) -> None:
         objective=context.spec.objectives.quality,
     )
     set_standings(engine, study_id, found)
+
+
+def drop_checkpoints(material: Material) -> None:
+    """Nobody goes on with a trial that was stopped or has failed: its checkpoints only cost room."""
+    context = material.context
+    engine, study_id = context.store.engine, context.study.id
+    try:
+        for sha256 in left_checkpoints(engine, study_id):
+            context.store.blobs.remove(sha256)
+        forget_checkpoints(engine, study_id)
+    except StorageError as error:
+        log.warning("checkpoints of trials that have ended stay", error=error.what)
 
 
 def nearest(rows: Sequence[TrialRow]) -> list[TrialRow]:

@@ -38,6 +38,8 @@ FAREWELL_S = 3.0
 SLOWEST_S = 300.0
 """What one attempt to deliver may take while the database is slow or away; one that takes longer hangs."""
 NONE_BEFORE: tuple[str, ...] = ()
+UNREADABLE = (ValueError, KeyError, TypeError)
+"""What a parcel of another version raises."""
 
 log = structlog.get_logger()
 
@@ -255,6 +257,10 @@ class Delivery:
             log.warning("not delivered yet, trying again", what=sent.parcel.kind, error=_first_line(error))
             self._closed.wait(wait_s)
             return
+        if sent.spool is not self._spool and isinstance(error, UNREADABLE):  # each worker would die of it
+            log.error("dropped what cannot be read", what=sent.parcel.kind, error=_first_line(error))
+            self._done(sent)
+            return
         with self._changed:
             self._error = error
             self._closed.set()
@@ -323,7 +329,7 @@ def _parcels(spool: Spool) -> Iterator[_Sent]:
     for name, text in spool.letters():
         try:
             parcel = Parcel.from_text(text)
-        except (ValueError, KeyError, TypeError) as error:
+        except UNREADABLE as error:
             log.error("dropped what cannot be read", file=str(spool.folder / name), error=str(error))
             spool.forget(name, ())
             continue

@@ -92,11 +92,12 @@ def _scores(found: Mapping[str, Any] | None) -> Scores | None:
 
 def _epoch(engine: Engine, lease: Lease, values: Values) -> None:
     report = EpochReport(**{**values["report"], "scores": _scores(values["report"]["scores"])})
-    leases.record_epoch(engine, lease, report, values["checkpoint"])
+    leases.record_epoch(engine, lease, report, values["checkpoint"], values.get("previous"))
 
 
 def _checkpoint(engine: Engine, lease: Lease, values: Values) -> None:
-    leases.record_checkpoint(engine, lease, values["checkpoint"], epochs_run=values["epochs_run"])
+    kept = {"epochs_run": values["epochs_run"], "previous": values.get("previous")}
+    leases.record_checkpoint(engine, lease, values["checkpoint"], **kept)
 
 
 def _latency(engine: Engine, lease: Lease, values: Values) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from kdsearch.core.records import Decision, EpochReport, Tried
 from kdsearch.core.spec import StudySpec
+from kdsearch.search.plan import CONTROLLED
 from kdsearch.search.pruners import PRUNERS
 from kdsearch.search.pruners.base import Ladder, Pruner, Situation
 from kdsearch.search.pruners.none import NoPruner
@@ -36,7 +37,11 @@ def situation(material: Material, tried: Sequence[Tried]) -> Situation:
 
 
 class Judge:
-    """Asked after each epoch of one attempt at a trial; raises StorageError where the database is away."""
+    """Asked after each epoch of one attempt at a trial; raises StorageError where the database is away.
+
+    The control arms among the first trials are judged and never paused: without them nobody could say
+    whether distilling paid.
+    """
 
     def __init__(self, material: Material, lease: Lease) -> None:
         self.material, self.lease = material, lease
@@ -61,4 +66,7 @@ class Judge:
         own = replace(own, qualities={**own.qualities, **self.qualities})
         known[own.number] = own
         found = pruner(context.spec).judge(own, situation(self.material, list(known.values())))
+        if found.action == "pause" and self.lease.origin == CONTROLLED:
+            words = f"a control arm is trained to its end; else it would wait: {found.reason}"
+            found = replace(found, action="continue", reason=words)
         return found if found.epoch is not None else replace(found, epoch=epoch)

@@ -84,8 +84,8 @@ def run_trial(
     with pulse.running(lease):
         try:
             trial.run()
-        except Stopped:
-            delivery.send("give_back", lease)
+        except Stopped:  # before the first step, or while a teacher's training was recorded
+            trial.let_go()
         except LeaseLostError:
             raise
         except StorageError:  # not the trial's fault: somebody goes on with it
@@ -151,7 +151,7 @@ class _Trial:
             free(self.context.options.device)
             self._out_of_memory(limits, said)
         elif trained.report.stopped:
-            self._let_go()
+            self.let_go()
         else:
             values = {"result": asdict(self._result(trained)), "constraints": limits}
             self.delivery.send("complete", self.lease, values, removes=self.checkpoints.kept)
@@ -239,8 +239,7 @@ class _Trial:
 
     def _finished_epoch(self, report: EpochReport, state: bytes) -> None:
         sha256 = self.checkpoints.put(state)
-        values = {"report": asdict(report), "checkpoint": sha256}
-        self.delivery.send("epoch", self.lease, values, removes=self.checkpoints.followed_by(sha256))
+        self._send_checkpoint("epoch", sha256, {"report": asdict(report)})
         self.stored_rows = report.rows_seen
         if report.epoch < self.lease.config.epochs:
             self._judge(report)
@@ -262,12 +261,16 @@ class _Trial:
             return
         self.stored_rows = progress.rows_seen
         sha256 = self.checkpoints.put(state)
-        values = {"checkpoint": sha256, "epochs_run": progress.epochs_run}
-        self.delivery.send("checkpoint", self.lease, values, removes=self.checkpoints.followed_by(sha256))
+        self._send_checkpoint("checkpoint", sha256, {"epochs_run": progress.epochs_run})
+
+    def _send_checkpoint(self, kind: str, sha256: str, values: dict[str, Any]) -> None:
+        removes = self.checkpoints.followed_by(sha256)
+        values = {**values, "checkpoint": sha256, "previous": self.checkpoints.previous}
+        self.delivery.send(kind, self.lease, values, removes=removes)
 
     # ---------------------------------------------------------------- after training
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
         """Training stopped before its end, with its checkpoint: why decides where the trial goes."""
         if self._is_lost():
             raise _lost(self.lease)

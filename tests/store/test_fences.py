@@ -69,6 +69,29 @@ def test_a_lease_that_ran_out_is_not_lost_before_somebody_takes_the_trial(crowde
     assert ended == ENDS.get(write, "lost")
 
 
+@pytest.mark.parametrize("deaths", [0, MAX_DEATHS - 1])
+def test_who_hangs_after_its_lease_was_swept_says_where(crowded: Bench, deaths: int) -> None:
+    late = crowded.start()
+    for _ in range(deaths):
+        crowded.expire()
+        crowded.sweep()
+        late = crowded.take("w1") or late
+    crowded.expire()
+    crowded.sweep()
+    for _ in range(2):  # said twice, counted once
+        leases.fail_attempt(crowded.engine, late, "hang", "stuck here")
+    last = reads.attempts(crowded.engine, crowded.study.id, 0)[-1]
+    assert (last.ended, last.traceback) == ("hang", "stuck here")
+    assert crowded.column("deaths") == deaths + 1
+    row = reads.trial(crowded.engine, crowded.study.id, 0)
+    if deaths:
+        assert row.failure is not None and row.failure.traceback == "stuck here"
+    else:
+        assert row.state == "waiting"
+        with pytest.raises(LeaseLostError):  # it said that it is lost
+            leases.renew(crowded.engine, late, 60)
+
+
 def test_a_holder_that_was_taken_for_dead_has_its_lease_back(crowded: Bench) -> None:
     late = swept(crowded)
     leases.renew(crowded.engine, late, 60)

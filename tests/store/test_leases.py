@@ -6,12 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from store_bench import Bench, config, epoch, latency, result, scores
+from store_bench import Bench, config, decision, epoch, latency, result, scores
 
 from kdsearch.core.errors import LeaseLostError
 from kdsearch.core.records import Failure
 from kdsearch.store import leases, reads, telling
 from kdsearch.store.leases import MAX_DEATHS, Lease
+from kdsearch.store.leftovers import forget_checkpoints, left_checkpoints
 
 FAILURE = Failure(kind="exception", message="boom", traceback="line 1")
 
@@ -183,3 +184,33 @@ def test_waiting_trials_are_shared_out_without_the_turn_too(bench: Bench) -> Non
     with ThreadPoolExecutor(6) as pool:
         taken = [n for mine in pool.map(worker, "abcdef") for n in mine]
     assert sorted(taken) == list(range(20))
+
+
+def test_checkpoints_of_trials_that_were_stopped_are_on_record_until_they_are_forgotten(bench: Bench) -> None:
+    stopped, running = bench.start(0, seed=1), bench.start(1, seed=2)
+    for lease in (stopped, running):
+        leases.record_checkpoint(bench.engine, lease, f"{lease.number}" * 64, epochs_run=1)
+        leases.record_checkpoint(bench.engine, lease, "ab"[lease.number] * 64, epochs_run=2)
+    leases.pause(bench.engine, stopped, decision("pause"))
+    assert left_checkpoints(bench.engine, bench.study.id) == []
+    with leases.study_turn(bench.engine, bench.study.id) as turn:
+        assert leases.close_study(turn, bench.study.id) == [0]
+    assert set(left_checkpoints(bench.engine, bench.study.id)) == {"0" * 64, "a" * 64}
+    for _ in range(2):
+        forget_checkpoints(bench.engine, bench.study.id)
+        assert left_checkpoints(bench.engine, bench.study.id) == []
+    leases.give_back(bench.engine, running)
+    heir = bench.take("w2")
+    assert heir is not None
+    assert (heir.checkpoint, heir.previous_checkpoint) == ("b" * 64, "1" * 64)
+
+
+def test_an_heir_that_passed_a_damaged_checkpoint_over_names_the_one_that_is_whole(bench: Bench) -> None:
+    lease = bench.start()
+    for letter in "ab":
+        leases.record_checkpoint(bench.engine, lease, letter * 64, epochs_run=1)
+    leases.record_epoch(bench.engine, lease, epoch(2), "c" * 64, "a" * 64)
+    leases.give_back(bench.engine, lease)
+    heir = bench.take("w2")
+    assert heir is not None
+    assert (heir.checkpoint, heir.previous_checkpoint) == ("c" * 64, "a" * 64)

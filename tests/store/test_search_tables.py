@@ -297,7 +297,7 @@ def test_a_further_budget_opens_a_done_study_too(crowded: Bench) -> None:
 def test_a_trial_that_nobody_can_measure_says_why_it_stopped(crowded: Bench) -> None:
     make_ready(crowded, 0)
     with leases.study_turn(crowded.engine, crowded.study.id) as turn:
-        assert leases.stop_unmeasured(turn, crowded.study.id) == 1
+        assert studies.stop_unmeasured(turn, crowded.study.id) == 1
     (row,) = reads.decisions(crowded.engine, crowded.study.id, 0)
     assert (row.decision.action, row.decision.rule) == ("stop", "budget")
 

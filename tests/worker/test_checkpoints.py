@@ -34,6 +34,17 @@ def test_the_checkpoint_before_the_newest_stands_in_for_it(store: Store, harm: s
     assert not any(store.blobs.exists(sha256) for sha256 in kept)
 
 
+def test_a_damaged_checkpoint_never_stands_in_for_a_later_one(store: Store) -> None:
+    whole, damaged = (Checkpoints(store.blobs, "o").put(state) for state in (b"one", b"two"))
+    damage(store, damaged)
+    heir = Checkpoints(store.blobs, "o", damaged, whole)
+    assert heir.read() == b"one"
+    assert damaged in heir.kept, "it is still to be removed"
+    third = heir.put(b"three")
+    assert heir.followed_by(third) == (damaged,)
+    assert (heir.newest, heir.previous) == (third, whole)
+
+
 def test_a_store_that_is_away_is_not_a_lost_checkpoint(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = Checkpoints(store.blobs, "study 1 trial 1")
     checkpoints.followed_by(checkpoints.put(b"one"))

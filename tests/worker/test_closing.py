@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
 
 import optuna
+import pytest
 
+from kdsearch.core.errors import ArtifactError
 from kdsearch.core.studyfile import StudyFile
 from kdsearch.store import reads
 from kdsearch.store.connect import Store
 from kdsearch.store.optuna_storage import optuna_storage
+from kdsearch.worker import closing
+from kdsearch.worker.material import Material
 
 Write = Callable[..., StudyFile]
 Finish = Callable[[StudyFile], str]
@@ -42,3 +48,23 @@ def test_finalists_follow_their_seed_and_the_front_is_computed(
     assert len(reads.trials(store.engine, study.id)) == 3
     told = optuna.load_study(study_name="tiny", storage=optuna_storage(store)).trials
     assert len(told) == 3, "Optuna hears of no repeat"
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_checkpoints_of_who_was_stopped_are_removed_and_forgotten(
+    store: Store, monkeypatch: pytest.MonkeyPatch, away: bool
+) -> None:
+    left = [store.blobs.put(state) for state in (b"newest", b"before")]
+    monkeypatch.setattr(closing, "left_checkpoints", lambda engine, study_id: left)
+    forgotten: list[int] = []
+    monkeypatch.setattr(closing, "forget_checkpoints", lambda engine, study_id: forgotten.append(study_id))
+    if away:
+
+        def refuse(self: object, sha256: str) -> None:
+            raise ArtifactError("Cannot remove from artifacts") from PermissionError("not yours")
+
+        monkeypatch.setattr(type(store.blobs), "remove", refuse)
+    material = SimpleNamespace(context=SimpleNamespace(store=store, study=SimpleNamespace(id=7)))
+    closing.drop_checkpoints(cast(Material, material))  # a store that refuses ends no worker
+    assert [store.blobs.exists(sha256) for sha256 in left] == [away, away]
+    assert forgotten == ([] if away else [7])

@@ -252,6 +252,21 @@ def test_a_later_worker_delivers_what_a_killed_one_left(
     assert not folder.exists()
 
 
+def test_what_another_version_left_is_dropped_and_ends_no_worker(
+    context: WorkerContext, lease: Lease
+) -> None:
+    left = Spool.take(spool_folder(context.store.home, context.study) / "gone")
+    assert left is not None
+    values = {"report": asdict(report(1)), "checkpoint": "c" * 64}
+    left.write(Parcel(kind="epoch", lease=lease, values={"report": {"shape": "unknown"}}).to_text())
+    left.write(Parcel(kind="of tomorrow", lease=lease).to_text())
+    left.write(Parcel(kind="epoch", lease=lease, values=values).to_text())
+    left.close()
+    with Delivery(context).delivering():
+        assert epochs(context) == [1]
+    assert not left.folder.exists()
+
+
 def test_what_is_refused_is_dropped_and_what_follows_is_delivered(
     context: WorkerContext, lease: Lease
 ) -> None:
