@@ -23,7 +23,7 @@ from kdsearch.search.asking import Search
 from kdsearch.search.check import check_facts
 from kdsearch.search.plan import Plan
 from kdsearch.search.spaces import registered
-from kdsearch.store import studies
+from kdsearch.store import leases, studies
 from kdsearch.store.connect import Store
 from kdsearch.store.migrate import one_at_a_time
 from kdsearch.store.optuna_storage import optuna_storage
@@ -108,7 +108,8 @@ def _resume(store: Store, file: StudyFile, record: StudyRecord) -> StudyRecord:
     studies.reopen(store.engine, record.id)
     studies.raise_budget(store.engine, record.id, file.spec.budget)
     storage = optuna_storage(store)
-    with one_at_a_time(store.engine):  # a larger budget may hold more of the first trials
+    # A larger budget may hold more of the first trials; whoever claims meanwhile enqueues some, too.
+    with one_at_a_time(store.engine), leases.study_turn(store.engine, record.id):
         Search.create(storage, record.optuna_name, study.plan)
     return studies.find_study(store.engine, record.name)
 

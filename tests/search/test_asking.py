@@ -17,6 +17,7 @@ from kdsearch.core.errors import NotFoundError, StorageError
 from kdsearch.core.spec import BudgetSpec, SearchSpec, StudySpec
 from kdsearch.core.specdata import DataSpec, SourceSpec
 from kdsearch.core.specteacher import TeacherSpec
+from kdsearch.search import asking
 from kdsearch.search.asking import DIRECTIONS, METRICS, Search
 from kdsearch.search.plan import Plan
 from kdsearch.search.samplers import SAMPLERS
@@ -89,6 +90,21 @@ def test_no_more_first_trials_than_the_budget_until_it_is_raised(
     assert len(trials(storage)) == 3
     config = search.ask().config
     assert (config.student, config.scheme) == ("bilstm", "none")
+
+
+def test_first_trials_wait_a_few_at_a_time(
+    storage: BaseStorage, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "QUEUED", 3)
+    search = Search.create(storage, "s", plan)
+    assert len(trials(storage)) == 3
+    asked = [search.ask() for _ in range(3)]
+    other = Search.open(storage, "s", plan)  # whoever asks next enqueues the others
+    asked += [other.ask(), search.ask(), other.ask()]
+    firsts = [{"student": a.config.student, "scheme": a.config.scheme} for a in asked[:4]]
+    assert firsts == [params for _, params in plan.first_trials()]
+    assert [a.origin for a in asked] == ["control"] * 2 + ["stratified"] * 2 + ["sampler"] * 2
+    assert [a.number for a in asked] == list(range(6))
 
 
 def test_opening_what_is_not_there(storage: BaseStorage, plan: Plan) -> None:
