@@ -144,6 +144,7 @@ class Lines:
         self._teacher = ""
         self._again = ""
         self._paused: set[int] = set()
+        self._said = ""
 
     def update(self, look: Look) -> None:
         """A line for each trial that ended, or was paused, since the last look."""
@@ -196,8 +197,10 @@ class Lines:
         return "  ".join(parts)
 
     def say(self, text: str) -> None:
-        """A line on stderr."""
-        output.say(text)
+        """A line on stderr; what is said at every look, such as that the database is away, once."""
+        if text != self._said:
+            output.say(text)
+        self._said = text
 
 
 class Screen:

@@ -91,6 +91,13 @@ def test_what_was_paused_and_stopped_says_how_far_it_came(lines: list[str]) -> N
     ]
 
 
+def test_what_does_not_change_is_said_once(lines: list[str]) -> None:
+    display = live.Lines()
+    for text in ("away", "away", "back", "away"):
+        display.say(text)
+    assert lines == ["away", "back", "away"]
+
+
 @pytest.mark.parametrize(
     ("rows", "why"),
     [
