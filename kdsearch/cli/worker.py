@@ -44,7 +44,8 @@ HangOption = Annotated[
         "--hang-after",
         min=1,
         metavar="SECONDS",
-        help="A worker that makes no step for so long is ended; its trial goes on in another one.",
+        help="A worker that makes no step for so long is ended; its trial goes on in another one. "
+        "Below 300 a worker that waits for its turn in a crowd may be taken to hang.",
     ),
 ]
 OutageOption = Annotated[

@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias
 import structlog
 import torch
 
-from kdsearch.core.errors import KdsearchError, LeaseLostError, StorageError, UsageError
+from kdsearch.core.errors import KdsearchError, LeaseLostError, NotFoundError, StorageError, UsageError
 from kdsearch.core.studyfile import spec_from_json
 from kdsearch.data.inputs import Inputs
 from kdsearch.data.prepared import Prepared
@@ -57,7 +57,9 @@ def work(
     try:
         with pulse.beating(), delivery.delivering():
             prepared = _prepared(context, pulse, delivery)
-            return "stopped" if prepared is None else _Worker(context, prepared, pulse, delivery).run()
+            if not isinstance(prepared, Prepared):
+                return prepared
+            return _Worker(context, prepared, pulse, delivery).run()
     finally:
         with suppress(StorageError):  # the outcome, or the error under way, says more
             workers.retire(store.engine, context.worker_id)
@@ -110,18 +112,23 @@ def _self_description(context: WorkerContext) -> workers.NewWorker:
 # -------------------------------------------------------------------- preparation
 
 
-def _prepared(context: WorkerContext, pulse: Pulse, delivery: Delivery) -> Prepared | None:
-    """What the preparation left, made by this worker or awaited; None when it is to stop."""
+def _prepared(context: WorkerContext, pulse: Pulse, delivery: Delivery) -> Prepared | Outcome:
+    """What the preparation left, made by this worker or awaited; else how this worker ends."""
     with suppress(Stopped):
         while not context.should_stop():
             prepared = delivery.patiently(lambda: _found_or_prepared(context, pulse, delivery))
             if prepared is not None:
                 return prepared
-    return None
+    return "stopped"
 
 
-def _found_or_prepared(context: WorkerContext, pulse: Pulse, delivery: Delivery) -> Prepared | None:
-    row = preparations.preparation(context.store.engine, context.study.id)
+def _found_or_prepared(
+    context: WorkerContext, pulse: Pulse, delivery: Delivery
+) -> Prepared | Literal["deleted"] | None:
+    try:
+        row = preparations.preparation(context.store.engine, context.study.id)
+    except NotFoundError:
+        return _deleted(context)
     if row.state == "failed":
         raise KdsearchError(
             f"study {context.study.name!r} could not be prepared: {row.error}",
@@ -131,6 +138,11 @@ def _found_or_prepared(context: WorkerContext, pulse: Pulse, delivery: Delivery)
         return Prepared.load(context.store.blobs, row.prepared)
     _prepare_or_wait(context, pulse, delivery)
     return None
+
+
+def _deleted(context: WorkerContext) -> Literal["deleted"]:
+    log.warning("the study was deleted: nothing is left to do", study=context.study.name)
+    return "deleted"
 
 
 def _prepare_or_wait(context: WorkerContext, pulse: Pulse, delivery: Delivery) -> None:
@@ -189,7 +201,7 @@ class _Worker:
             except Stopped:
                 break
             if claim in ("done", "gone"):
-                return "done" if claim == "done" else self._deleted()
+                return "done" if claim == "done" else _deleted(self.context)
             if isinstance(claim, Lease):
                 self._run(claim)
             else:
@@ -205,15 +217,13 @@ class _Worker:
             claim = self.claims.take(conclude=True)
         if claim == "done":
             self._tell_what_is_untold()  # closing has given up what was paused
+            closing.drop_checkpoints(self.material)
         return claim
-
-    def _deleted(self) -> Outcome:
-        log.warning("the study was deleted: nothing is left to do", study=self.context.study.name)
-        return "deleted"
 
     def _run(self, lease: Lease) -> None:
         if self.begun:  # a worker that has just joined trains first
-            self.claims.leave_one_ready()
+            with self.pulse.running(lease):  # others may ask, too: it may have to wait for minutes
+                self.claims.leave_one_ready()
         self.begun += 1
         judge = rungs.Judge(self.material, lease)
         try:

@@ -11,7 +11,8 @@ from kdsearch.core.records import EpochReport, Scores
 from kdsearch.data.dataset import Dataset
 from kdsearch.data.prepared import RecordedTrajectory
 from kdsearch.data.tokens import TokenPool
-from kdsearch.distill.fit import FitSettings
+from kdsearch.distill.checkpoint import Progress
+from kdsearch.distill.fit import FitSettings, Keep
 from kdsearch.distill.trajectory import record_trajectory
 from kdsearch.store import cache
 from kdsearch.teachers import source
@@ -53,10 +54,13 @@ def prepare_trajectory(
     checkpoints = Checkpoints(context.store.blobs, f"study {context.study.id} trajectory", newest)
     keep = preparing.keeps(KIND)
 
-    def finished_pass(report: EpochReport, checkpoint: bytes) -> None:
+    def store(checkpoint: bytes, how_far: str) -> None:
         sha256 = checkpoints.put(checkpoint)
-        keep(f"recording the trajectory of the teacher: pass {report.epoch} done", sha256)
+        keep(f"recording the trajectory of the teacher: {how_far}", sha256)
         checkpoints.supersede(sha256)
+
+    def within_pass(checkpoint: bytes, progress: Progress) -> None:
+        store(checkpoint, f"{progress.rows_seen} rows seen")
 
     recording = Recording(context, dataset.labels, dataset.fingerprint, pools, folder, seed)
     with preparing.training() as breathe:
@@ -64,7 +68,8 @@ def prepare_trajectory(
             breathe=breathe,
             should_stop=preparing.should_stop,
             resume=checkpoints.read(),
-            on_pass=finished_pass,
+            on_pass=lambda report, checkpoint: store(checkpoint, f"pass {report.epoch} done"),
+            keep=Keep(every_s=context.options.checkpoint_s, put=within_pass),
         )
     checkpoints.drop()  # only now: whoever takes over from a death before this needs it
     return recorded
@@ -103,6 +108,7 @@ class Recording:
         should_stop: Callable[[], bool],
         resume: bytes | None = None,
         on_pass: Callable[[EpochReport, bytes], None] = _forget,
+        keep: Keep | None = None,
     ) -> RecordedTrajectory:
         """Record it, for whoever asks next, too. Raises Stopped."""
         module = joint_teacher(self.context, self.labels, self.folder, seed=self.seed)
@@ -116,6 +122,7 @@ class Recording:
             should_stop=should_stop,
             resume=resume,
             on_epoch=on_pass,
+            keep=keep,
         )
         if found is None:
             raise Stopped

@@ -146,3 +146,19 @@ def _prepared(store: Store, name: str) -> Prepared:
     sha256 = reads.study(store.engine, name).prepared
     assert sha256 is not None
     return Prepared.load(store.blobs, sha256)
+
+
+def test_a_study_that_is_deleted_before_it_is_prepared_is_left_in_peace(
+    store: Store, options: WorkerOptions, write_study: Write
+) -> None:
+    create_or_resume(store, write_study(trials=1), on_progress=lambda _: None)
+    asked = []
+
+    def should_stop() -> bool:
+        if not asked:
+            with store.engine.begin() as connection:
+                connection.exec_driver_sql("DELETE FROM kdsearch.study")
+        asked.append(True)
+        return False
+
+    assert work(store, "tiny", options=options, should_stop=should_stop) == "deleted"
