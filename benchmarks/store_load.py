@@ -1,6 +1,6 @@
 """Many workers on one Postgres: what a claim takes, how many trials a second come and go, how soon one joins.
 
-    .venv/bin/python -m benchmarks.store_load [--workers 32] [--seconds 30] [--sizes 100 1000 10000]
+    .venv/bin/python -m benchmarks.store_load [--workers 32] [--seconds 30] [--sizes 100 1000] [--sampler tpe]
 
 Workers are processes that claim, report two epochs and finish, without training anything: the store, the
 turns and Optuna's asking and telling are all there is. They are forked, so that the minutes in which 32
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from kdsearch.worker.material import Material
 
 LABELS = ("ham", "spam")
+LEASE_S = 3600.0
+"""Nothing renews a lease here."""
 PROFILE = HardwareProfile(
     device_model="none", device="cpu", runtime="onnx", threads=1, batch_size=1, length_policy="real"
 )
@@ -135,9 +137,9 @@ def figures(config: TrialConfig) -> tuple[Latency, TrialResult]:
 # ---------------------------------------------------------------- a study that has trials already
 
 
-def make_study(store: Store, name: str, num_trials: int) -> None:
+def make_study(store: Store, name: str, num_trials: int, *, sampler: str = "tpe") -> None:
     """A study with so many complete trials, in kdsearch's tables and in Optuna's."""
-    spec = {**SPEC, "name": name}
+    spec = {**SPEC, "name": name, "search": {"sampler": sampler}}
     storage = optuna_storage(store)
     optuna.create_study(study_name=name, storage=storage, directions=DIRECTIONS)
     record = studies.create_study(
@@ -258,7 +260,7 @@ def _context(store: Store, name: str) -> WorkerContext:
         study=study,
         spec=spec_from_json(study.spec_json),
         inputs=inputs,
-        options=WorkerOptions(),
+        options=WorkerOptions(lease_s=LEASE_S),
         worker_id=f"load-{multiprocessing.current_process().pid}",
         lock=HostLock(store.home / "locks"),
         should_stop=lambda: False,
@@ -413,6 +415,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=30.0, help="of each size")
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--sampler", default="tpe")
     parser.add_argument("--join", nargs=3, metavar=("URL", "HOME", "STUDY"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -431,7 +434,7 @@ def main() -> None:
     ):
         for size in options.sizes:
             name = f"load-{size}"
-            make_study(store, name, size)
+            make_study(store, name, size, sampler=options.sampler)
             found = load(store, name, workers=options.workers, seconds=options.seconds)
             print(row(size, *found, join(store, name)), flush=True)
 
