@@ -12,6 +12,7 @@ import pytest
 
 from kdsearch.core.errors import TooManyFailuresError
 from kdsearch.core.records import (
+    Decision,
     EpochReport,
     Failure,
     HardwareProfile,
@@ -24,6 +25,7 @@ from kdsearch.core.records import (
 from kdsearch.core.spec import StudySpec
 from kdsearch.core.studyfile import spec_to_json
 from kdsearch.search.asking import Search
+from kdsearch.search.known import Known
 from kdsearch.search.plan import Plan
 from kdsearch.store import leases, reads, studies
 from kdsearch.store.connect import Store
@@ -230,11 +232,11 @@ def test_a_crowd_spends_exactly_its_trials(office: Callable[..., Office]) -> Non
 
 
 def test_a_crowd_with_promotions_never_exceeds_its_epochs(office: Callable[..., Office]) -> None:
-    study = office(budget={"trials": 30, "epochs": 47, "failed": 30}, search=PROMOTING)
+    study = office(budget={"trials": 40, "epochs": 80, "failed": 30}, search=PROMOTING)
     study.crowd(4)
     assert study.overshot == []
     run = sum(max(t.qualities, default=0) for t in study.tried)
-    assert 47 - 4 < run <= 47
+    assert 80 - 4 < run <= 80
     assert {t.state for t in study.tried} <= {"complete", "stopped", "failed"}
     promoted = [
         row.decision
@@ -243,6 +245,43 @@ def test_a_crowd_with_promotions_never_exceeds_its_epochs(office: Callable[..., 
         if row.decision.action == "promote"
     ]
     assert promoted, "the test is about promotions"
+
+
+def test_control_arms_are_judged_and_never_paused(
+    office: Callable[..., Office], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pause = Decision(action="pause", rule="never", reason="as ever", epoch=1)
+    stern = SimpleNamespace(judge=lambda trial, situation: pause, promotions=lambda situation: [])
+    monkeypatch.setattr(rungs, "pruner", lambda spec: stern)
+    study = office(budget={"trials": 6, "failed": 6}, search=PROMOTING)
+    study.work("one")
+    rows = reads.trials(study.store.engine, study.study.id)
+    assert {r.state for r in rows if r.origin == "control"} <= {"complete", "failed"}
+    assert {r.state for r in rows if r.origin != "control"} <= {"stopped", "failed"}
+
+
+def test_who_was_paused_for_want_of_hours_goes_on_when_there_are_more(office: Callable[..., Office]) -> None:
+    study = office(budget={"trials": 2})
+    lease = cast(Lease, study.next(study.worker()))
+    leases.record_latency(study.store.engine, lease, latency(1.0))
+    spent = Decision(action="pause", rule="budget", reason="the study has spent its hours")
+    leases.pause(study.store.engine, lease, spent)
+    heir = study.next(study.worker("two"))
+    assert isinstance(heir, Lease)
+    assert (heir.number, heir.attempt) == (lease.number, 2)
+    assert study.next(study.worker("three")) != heir
+
+
+def test_a_study_that_ends_tells_the_orphans_that_nobody_will_train(office: Callable[..., Office]) -> None:
+    study = office(budget={"trials": 1, "failed": 1})
+    claims = study.worker()
+    lease = cast(Lease, study.next(claims))
+    orphan = study.search.ask(Known(tried=study.tried))
+    assert orphan is not None
+    study.train(claims, lease)
+    study.work("two")
+    assert study.search.orphans({lease.number}) == []
+    assert [t.number for t in study.tried] == [lease.number]
 
 
 def test_finalists_are_trained_again_once_and_on_top_of_the_budget(office: Callable[..., Office]) -> None:
