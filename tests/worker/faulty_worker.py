@@ -43,10 +43,10 @@ def struck() -> None:
     print("struck", flush=True)
 
 
-def stuck_in_a_library(options: WorkerOptions, *, hangs: bool) -> None:
+def measuring_gets_stuck(options: WorkerOptions, *, hangs: bool) -> None:
     """Measuring takes 300 s; signals are heard meanwhile, nobody asks what they said."""
 
-    def stuck(*args: Any, **kwargs: Any) -> None:
+    def stuck_in_a_library(*args: Any, **kwargs: Any) -> None:
         if hangs:  # only now: on a busy machine starting takes longer
             object.__setattr__(options, "hang_s", 1.5)
         struck()
@@ -54,7 +54,7 @@ def stuck_in_a_library(options: WorkerOptions, *, hangs: bool) -> None:
         while time.monotonic() < end:
             time.sleep(0.1)
 
-    measuring.measure_latency = stuck
+    measuring.measure_latency = stuck_in_a_library
 
 
 def stuck_in_the_database(store: Store) -> None:
@@ -96,8 +96,8 @@ def main() -> int:
     )
     with open_store(storage, artifacts, home=Path(home)) as store:
         faults: dict[str, Callable[[], None]] = {
-            "hang": lambda: stuck_in_a_library(options, hangs=True),
-            "library": lambda: stuck_in_a_library(options, hangs=False),
+            "hang": lambda: measuring_gets_stuck(options, hangs=True),
+            "library": lambda: measuring_gets_stuck(options, hangs=False),
             "database": lambda: stuck_in_the_database(store),
             "slow": slow,
         }

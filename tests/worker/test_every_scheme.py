@@ -72,14 +72,15 @@ def test_every_scheme_ends_with_what_it_was_prepared_for(
     store: Store, file: StudyFile, finish: Finish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One study, since it takes a while; what is asked of it is told apart below."""
-    left: dict[str, str | None] = {}
-    drop = Checkpoints.drop
+    stored: dict[str, set[str]] = {}
+    put = Checkpoints.put
 
-    def watched(self: Checkpoints) -> None:
-        left[self._header.decode()] = self.newest
-        drop(self)
+    def watched(self: Checkpoints, state: bytes) -> str:
+        sha256 = put(self, state)
+        stored.setdefault(self._header.decode(), set()).add(sha256)
+        return sha256
 
-    monkeypatch.setattr(Checkpoints, "drop", watched)
+    monkeypatch.setattr(Checkpoints, "put", watched)
     assert finish(file) == "done"
     study = reads.study(store.engine, "every-scheme")
     trials = reads.trials(store.engine, study.id)
@@ -92,8 +93,8 @@ def test_every_scheme_ends_with_what_it_was_prepared_for(
     _signals_are_of_the_pools_that_are_trained_on(store, prepared)
     _words_align_with_the_teachers_tokens(store, prepared)
     assert prepared.oov_share["vectors/words"] > 0.2
-    assert not any(store.blobs.exists(sha256) for sha256 in left.values() if sha256)
-    assert sum("trial" in owner for owner in left) == 16
+    assert not any(store.blobs.exists(sha256) for of_one in stored.values() for sha256 in of_one)
+    assert sum("trial" in owner for owner in stored) == 16
 
 
 def _every_epoch_has_as_many_rows(store: Store, study_id: int, trials: list[TrialRow]) -> None:
