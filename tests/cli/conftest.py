@@ -80,7 +80,7 @@ def kdsearch(tmp_path: Path, environment: dict[str, str]) -> Run:
             text=True,
             cwd=tmp_path,
             env=env,
-            timeout=300,
+            timeout=540,
         )
         return Answer(ended.returncode, ended.stdout, ended.stderr)
 

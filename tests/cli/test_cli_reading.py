@@ -315,7 +315,7 @@ def test_reading_loads_no_torch_and_no_optuna(filled: str, environment: dict[str
             capture_output=True,
             text=True,
             env=env,
-            timeout=120,
+            timeout=300,
         )
         assert ended.stderr.splitlines()[-1] == "[]", command
 

@@ -63,7 +63,7 @@ def started(environment: dict[str, str], storage: str, *arguments: str) -> subpr
     )
 
 
-def wait_for(condition: Callable[[], bool], child: subprocess.Popen[str], *, seconds: float = 240.0) -> None:
+def wait_for(condition: Callable[[], bool], child: subprocess.Popen[str], *, seconds: float = 540.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert child.poll() is None, f"it ended early: {child.communicate()}"
@@ -128,7 +128,7 @@ def test_ctrl_c_drains_and_the_same_command_goes_on(
         lines = [(Path("/proc") / str(pid) / "cmdline").read_bytes().decode() for pid in workers]
         assert not any("postgresql" in line for line in lines)
         child.send_signal(signal.SIGINT)
-        out, said = child.communicate(timeout=240)
+        out, said = child.communicate(timeout=540)
     assert child.returncode == 130, said
     assert out == ""
     assert f"to go on: kdsearch run {file} --workers 2" in said
@@ -148,7 +148,7 @@ def test_workers_go_when_their_parent_is_killed(
         wait_for(lambda: "running" in states(store, "tiny"), child)
         (worker,) = children_of(child.pid)
         child.kill()
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 540
     while is_running(worker):
         assert time.monotonic() < deadline, "the worker outlives its parent"
         time.sleep(0.2)

@@ -38,7 +38,7 @@ budget: {trials: 1, failed: 2}
 """
 
 
-def wait_for(condition: Callable[[], bool], *, seconds: float = 240.0) -> None:
+def wait_for(condition: Callable[[], bool], *, seconds: float = 540.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
@@ -168,7 +168,7 @@ def test_a_run_survives_the_death_of_its_worker(
             wait_for(lambda: epochs() > 0 or child.poll() is not None)
             (worker,) = children_of(child.pid)
             os.kill(worker, signal.SIGKILL)
-            out, said = child.communicate(timeout=240)
+            out, said = child.communicate(timeout=540)
         finally:
             child.kill()
     assert child.returncode == 0, out + said

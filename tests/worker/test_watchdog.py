@@ -70,7 +70,7 @@ def test_a_worker_that_hangs_is_ended_and_says_where(
     store: Store, prepared: int, options: WorkerOptions
 ) -> None:
     with faulty(store, options, "hang") as child:
-        said, _ = child.communicate(timeout=120)
+        said, _ = child.communicate(timeout=300)
         assert child.returncode == 1, said
     assert "stuck_in_a_library" in said
     assert (reads.trial(store.engine, prepared, 0).state, deaths(store)) == ("waiting", 1)
@@ -88,7 +88,7 @@ def test_a_worker_that_is_told_to_leave_leaves_what_it_is_in(
     with faulty(store, options, fault) as child:
         assert reads.trial(store.engine, prepared, 0).state == "running"
         child.send_signal(signal.SIGTERM)
-        said, _ = child.communicate(timeout=120)  # the fault lasts for 300 s
+        said, _ = child.communicate(timeout=300)  # the fault lasts for 300 s
         assert child.returncode == 143, said
     assert (reads.trial(store.engine, prepared, 0).state, deaths(store)) == ("waiting", 0)
 
@@ -105,7 +105,7 @@ def test_a_worker_that_was_stopped_beyond_its_lease_lets_go(
         assert work(store, "tiny", options=options, should_stop=lambda: False) == "done"
         before = reads.trial(store.engine, prepared, 0)
         child.send_signal(signal.SIGCONT)
-        said, _ = child.communicate(timeout=120)
+        said, _ = child.communicate(timeout=300)
         assert child.returncode == 0, said
     assert "another worker has this trial now" in said
     assert reads.trial(store.engine, prepared, 0) == before
