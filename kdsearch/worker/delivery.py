@@ -25,7 +25,7 @@ from kdsearch.store.leases import Lease
 from kdsearch.store.transactions import UnavailableError, without_secrets
 from kdsearch.worker.context import Stopped, WorkerContext
 from kdsearch.worker.parcels import Parcel
-from kdsearch.worker.spool import Spool, abandoned, spool_folder
+from kdsearch.worker.spool import Adoption, Spool, abandoned, spool_folder
 
 T = TypeVar("T")
 LONGEST_WAIT_S = 15.0
@@ -35,6 +35,8 @@ LOOK_S = 5.0
 """How often an idle worker looks for what others left."""
 FAREWELL_S = 3.0
 """How long a worker that is to stop waits for what it has sent."""
+OTHERS_S = 120.0
+"""How long a claim waits for another worker that delivers what was left: it may have been stopped."""
 SLOWEST_S = 300.0
 """What one attempt to deliver may take while the database is slow or away; one that takes longer hangs."""
 NONE_BEFORE: tuple[str, ...] = ()
@@ -84,6 +86,8 @@ class Delivery:
         self._error: BaseException | None = None
         self._closed = threading.Event()
         self._taken: list[Spool] = []
+        self._adoption = Adoption(self._folder)
+        self._adopting = threading.Lock()
         self._tried_at = time.monotonic()
 
     @contextmanager
@@ -100,14 +104,15 @@ class Delivery:
             self.settle()
             yield self
         finally:
-            self._closed.set()
-            with self._changed:
+            with self._changed:  # inside, so that the thread does not begin to wait just now
+                self._closed.set()
                 self._changed.notify_all()
             thread.join(timeout=1)
             if not thread.is_alive():
                 for spool in (self._spool, *self._taken):
                     if spool is not None:
                         spool.close()
+                self._adoption.end()
 
     def _own_spool(self) -> Spool | None:
         """None where this disk takes nothing: then everything is delivered from memory."""
@@ -211,9 +216,13 @@ class Delivery:
     def collect(self) -> None:
         """Deliver what workers that are gone have left: call before a trial is claimed, it may be theirs.
 
-        Raises what `check` raises.
+        Where another worker does so, its end is awaited. Raises what `check` raises.
         """
-        if self._adopt():
+        deadline = time.monotonic() + OTHERS_S
+        while not self._adopt() and not self._context.should_stop() and time.monotonic() < deadline:
+            self._context.progress.step()
+            time.sleep(0.1)
+        if self._queue:
             self.settle()
 
     def patiently(self, do: Callable[[], T]) -> T:
@@ -269,11 +278,12 @@ class Delivery:
     def _next(self) -> _Sent | None:
         """The oldest; None after a while without any."""
         with self._changed:
-            if not self._queue:
+            if not self._queue and not self._closed.is_set():
                 self._changed.wait(LOOK_S)
             if self._queue:
                 return self._queue[0]
-        self._adopt()
+        if not self._closed.is_set():
+            self._adopt()
         return None
 
     def _deliver(self, sent: _Sent) -> None:
@@ -307,10 +317,26 @@ class Delivery:
         with self._changed:
             self._queue.popleft()
             self._changed.notify_all()
+        self._end_adoption()
+
+    def _end_adoption(self) -> None:
+        with self._adopting, self._changed:
+            if all(sent.spool is self._spool for sent in self._queue):
+                self._adoption.end()
 
     def _adopt(self) -> bool:
-        """Take over what workers that are gone have left, behind what waits; whether there was anything."""
-        adopted = False
+        """Take over what workers that are gone have left, behind what waits.
+
+        False where another worker is about it: until it has delivered all, nobody knows what is missing.
+        """
+        with self._adopting:
+            if not self._adoption.begin():
+                return False
+            self._take_over()
+        self._end_adoption()
+        return True
+
+    def _take_over(self) -> None:
         for spool in abandoned(self._folder):
             found = list(_parcels(spool))
             if not found:
@@ -318,11 +344,9 @@ class Delivery:
                 continue
             log.warning("delivering what a worker left", worker=spool.folder.name, parcels=len(found))
             self._taken.append(spool)
-            adopted = True
             with self._changed:
                 self._queue.extend(found)
                 self._changed.notify_all()
-        return adopted
 
 
 def _parcels(spool: Spool) -> Iterator[_Sent]:

@@ -21,6 +21,7 @@ from kdsearch.core.canonical import sha256_of
 from kdsearch.store.studies import StudyRecord
 
 LOCK = "owner.lock"
+ADOPTION = "adoption.lock"
 MOST_BYTES = 8 << 30
 """Of bytes that wait: a worker that makes more than its artifact store takes must not fill its disk."""
 
@@ -118,6 +119,36 @@ class Spool:
         if not self._letters():
             shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
+
+
+class Adoption:
+    """The right to deliver what workers that are gone have left of one study on this host."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / ADOPTION
+        self._lock: int | None = None
+
+    def begin(self) -> bool:
+        """Whether this process has it now; a disk that takes no file has nothing to be adopted either."""
+        if self._lock is not None:
+            return True
+        try:
+            lock = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:
+            return True
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return False
+        self._lock = lock
+        return True
+
+    def end(self) -> None:
+        """Everything is delivered, or left to somebody else."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 def abandoned(folder: Path) -> Iterator[Spool]:

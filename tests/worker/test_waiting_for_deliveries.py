@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -89,6 +90,37 @@ def test_what_another_left_is_delivered_before_anything_is_claimed(
         assert delivery.refused(lost.lease)
         assert list(folder.glob("*.json")) == []
     assert not folder.exists()
+
+
+def test_nothing_is_claimed_while_another_worker_delivers_what_was_left(
+    context: WorkerContext, lost: Parcel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_module, "LOOK_S", 600.0)
+    let_go, record = threading.Event(), Parcel.record
+
+    def slow(self: Parcel, engine: Any) -> None:
+        let_go.wait(60)
+        record(self, engine)
+
+    monkeypatch.setattr(Parcel, "record", slow)
+    first, second = Delivery(context), Delivery(replace(context, worker_id="second"))
+    with first.delivering(), second.delivering():
+        spool = Spool.take(spool_folder(context.store.home, context.study) / "gone")
+        assert spool is not None
+        spool.write(lost.to_text())
+        spool.close()
+        adopting = threading.Thread(target=first.collect)
+        adopting.start()
+        wait_for(lambda: bool(first._queue))
+        waiting = threading.Thread(target=second.collect)
+        waiting.start()
+        waiting.join(1)
+        assert waiting.is_alive(), "it did not wait for what the first one delivers"
+        let_go.set()
+        adopting.join(60)
+        waiting.join(60)
+        assert not waiting.is_alive()
+        assert first.refused(lost.lease)
 
 
 def test_waiting_for_a_delivery_that_hangs_is_no_step(
