@@ -36,7 +36,7 @@ def found_wrong(ground: Ground, name: str, failed: int = -1) -> list[str]:
     return [
         *found,
         *_otherwise(ground, name, failed),
-        *_left_over(ground.folder / name),
+        *left_over(ground.folder / name),
         *_not_stored(ground, name),
         *_again(ground.folder / name),
     ]
@@ -53,7 +53,7 @@ def _otherwise(ground: Ground, name: str, failed: int) -> Iterator[str]:
             yield f"{what} differ: {[pair for pair in zip(ours, theirs, strict=False) if pair[0] != pair[1]]}"
 
 
-def _left_over(folder: Path) -> Iterator[str]:
+def left_over(folder: Path) -> Iterator[str]:
     """Nothing waits on this disk for a delivery that never comes."""
     left = [str(path.relative_to(folder)) for path in (folder / "home" / "spool").rglob("*.json")]
     if left:

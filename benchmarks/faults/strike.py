@@ -13,7 +13,7 @@ from benchmarks.faults import checks
 from benchmarks.faults.cases import ENVIRONMENTS, Case, Environment
 from benchmarks.faults.ground import UNDISTURBED, Ground, Worker, wait_for
 
-VICTIM, BYSTANDER = "victim", "bystander"
+VICTIM, BYSTANDER, HEIR = "victim", "bystander", "heir"
 BEYOND_LEASE = 1.5
 
 
@@ -70,6 +70,9 @@ def _strike(case: Case, ground: Ground, name: str, outcome: Outcome) -> None:
                 _wake_up_late(ground, name, victim, number, attempt)
             code = victim.ended()
             assert bystander.ended() == 0, bystander.said()[-3000:]
+    if any(checks.left_over(ground.folder / name)):  # of one that ended last: whoever comes next delivers it
+        with ground.worker(name, HEIR) as heir:
+            assert heir.ended() == 0, heir.said()[-3000:]
     rows = ground.query(name, checks.known()["ends"])
     outcome.ends = [f"{row[0]}: {', '.join(str(end) for end in row[1])}" for row in rows]  # type: ignore[attr-defined]
     outcome.again = max(checks.trained_again(ground.folder / name).values(), default=0)
