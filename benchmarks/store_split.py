@@ -24,7 +24,8 @@ from pathlib import Path
 import optuna
 from sqlalchemy import text
 
-from benchmarks.store_load import Dummy, make_study
+from benchmarks.store_filled import make_study
+from benchmarks.store_load import Dummy
 from kdsearch.store.connect import Store, open_store
 
 PARTS = {

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*(ROOT / "kdsearch").rglob("*.py"), *(ROOT / "dashboard").rglob("*.py")])
-TESTS = sorted((ROOT / "tests").rglob("*.py"))
+TESTS = sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")])
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 40
 MAX_VARIANT_LINES = 100

@@ -20,7 +20,7 @@ from kdsearch.core.errors import KdsearchError
 from kdsearch.core.facts import Facts
 from kdsearch.core.records import EpochReport, Latency, TrialConfig
 from kdsearch.data.prepared import Prepared
-from kdsearch.distill.fit import FitSettings, fit
+from kdsearch.distill.fit import fit
 from kdsearch.measure.hostlock import lock_folder
 from kdsearch.measure.latency import measure_latency
 from kdsearch.search.plan import Plan
@@ -31,7 +31,7 @@ from kdsearch.worker.context import WorkerContext, WorkerOptions
 from kdsearch.worker.loop import open_context
 from kdsearch.worker.material import Material
 from kdsearch.worker.measuring import NUM_TEXTS, encoder
-from kdsearch.worker.trial import CLIP_NORM, WEIGHT_DECAY
+from kdsearch.worker.trial import settings_of
 
 BUSY = 0.9
 """A figure is noisy if less than this share of the time was spent on it: somebody else had the core."""
@@ -123,27 +123,12 @@ class Ground:
             signals=material.signals(stages),
             validation=pools["validation"],
             validation_signals={},
-            settings=self._settings(config),
+            settings=settings_of(self.material, config),
             on_epoch=curve.add,
             resume=None,
             breathe=breathe,
             should_stop=lambda: False,
             live=material.live_teacher(config, stages),
-        )
-
-    def _settings(self, config: TrialConfig) -> FitSettings:
-        """As `worker.trial` has them."""
-        return FitSettings(
-            learning_rate=config.learning_rate,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            weight_decay=WEIGHT_DECAY,
-            clip_norm=CLIP_NORM,
-            schedule="constant",
-            select="quality",
-            objective=self.context.spec.objectives.quality,
-            labels=self.prepared.labels,
-            pad_id=self.material.read(config).stored.pad_id,
         )
 
     # ---------------------------------------------------------------- latency

@@ -37,7 +37,6 @@ ORIGIN = "kdsearch:origin"
 """User attribute of an enqueued first trial: who chose it."""
 QUEUED = 50
 """First trials that wait in Optuna at a time: it reads each of them again at every question."""
-NOTHING = Known()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +129,7 @@ class Search:
 
     # ---------------------------------------------------------------- asking
 
-    def ask(self, known: Known = NOTHING) -> Asked | None:
+    def ask(self, known: Known) -> Asked | None:
         """A new trial: the next enqueued one, or what the sampler proposes; None if nothing is left to try.
 
         A configuration is drawn as a whole, refused where it is known to be vain and drawn again, and only
@@ -145,7 +144,7 @@ class Search:
                     return asked
         return None
 
-    def orphans(self, numbers: set[int], known: Known = NOTHING) -> list[Asked]:
+    def orphans(self, numbers: set[int], known: Known) -> list[Asked]:
         """Trials that run in Optuna and that no lease knows: whoever asked for them died at once.
 
         ``numbers``: of the trials that are known. A value that was suggested before is suggested again; what

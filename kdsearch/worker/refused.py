@@ -6,10 +6,9 @@ from collections.abc import Mapping
 
 from kdsearch.core.pareto import staircase
 from kdsearch.core.records import Decision, Latency, Tried
+from kdsearch.search.drawing import PERFECT
 from kdsearch.store.leases import Lease
 from kdsearch.worker.material import Material
-
-PERFECT = 1.0
 
 
 def by_limits(limits: Mapping[str, float], latency: Latency, objective: str) -> Decision | None:

@@ -202,7 +202,7 @@ class _Trial:
                 signals=signals,
                 validation=pools["validation"],
                 validation_signals=material.validation_signals,
-                settings=_settings(material, config, accumulate=self.lease.accumulate),
+                settings=settings_of(material, config, accumulate=self.lease.accumulate),
                 on_epoch=self._finished_epoch,
                 resume=resume,
                 breathe=breathe,
@@ -326,7 +326,8 @@ def _owner(lease: Lease) -> str:
     return f"study {lease.study_id} trial {lease.number}{repeat}"
 
 
-def _settings(material: Material, config: TrialConfig, *, accumulate: int) -> FitSettings:
+def settings_of(material: Material, config: TrialConfig, *, accumulate: int = 1) -> FitSettings:
+    """How a configuration of the study is trained."""
     return FitSettings(
         learning_rate=config.learning_rate,
         batch_size=config.batch_size,

@@ -19,6 +19,7 @@ from kdsearch.core.specdata import DataSpec, SourceSpec
 from kdsearch.core.specteacher import TeacherSpec
 from kdsearch.search import asking
 from kdsearch.search.asking import DIRECTIONS, METRICS, Search
+from kdsearch.search.known import Known
 from kdsearch.search.plan import Plan
 from kdsearch.search.samplers import SAMPLERS
 from kdsearch.search.spaces import Spaces
@@ -54,7 +55,7 @@ def trials(storage: BaseStorage) -> list[optuna.trial.FrozenTrial]:
 
 def test_first_come_the_pairs_then_the_sampler(storage: BaseStorage, plan: Plan) -> None:
     search = Search.create(storage, "s", plan)
-    asked = [search.ask() for _ in range(7)]
+    asked = [search.ask(Known()) for _ in range(7)]
     first = [{"student": a.config.student, "scheme": a.config.scheme} for a in asked[:4]]
     assert first == [params for _, params in plan.first_trials()]
     assert [a.origin for a in asked] == ["control"] * 2 + ["stratified"] * 2 + ["sampler"] * 3
@@ -76,7 +77,7 @@ def test_optunas_own_tools_see_what_is_optimised(storage: BaseStorage, plan: Pla
 def test_creating_twice_enqueues_once(storage: BaseStorage, plan: Plan) -> None:
     Search.create(storage, "s", plan)
     search = Search.create(storage, "s", plan)
-    search.ask()
+    search.ask(Known())
     Search.create(storage, "s", plan)
     assert len(trials(storage)) == len(plan.first_trials()) == 4
 
@@ -84,11 +85,11 @@ def test_creating_twice_enqueues_once(storage: BaseStorage, plan: Plan) -> None:
 def test_no_more_first_trials_than_the_budget_until_it_is_raised(
     storage: BaseStorage, spaces: Spaces
 ) -> None:
-    Search.create(storage, "s", Plan(spec(trials=1), spaces)).ask()
+    Search.create(storage, "s", Plan(spec(trials=1), spaces)).ask(Known())
     assert len(trials(storage)) == 1
     search = Search.create(storage, "s", Plan(spec(trials=3), spaces))
     assert len(trials(storage)) == 3
-    config = search.ask().config
+    config = search.ask(Known()).config
     assert (config.student, config.scheme) == ("bilstm", "none")
 
 
@@ -98,9 +99,9 @@ def test_first_trials_wait_a_few_at_a_time(
     monkeypatch.setattr(asking, "QUEUED", 3)
     search = Search.create(storage, "s", plan)
     assert len(trials(storage)) == 3
-    asked = [search.ask() for _ in range(3)]
+    asked = [search.ask(Known()) for _ in range(3)]
     other = Search.open(storage, "s", plan)  # whoever asks next enqueues the others
-    asked += [other.ask(), search.ask(), other.ask()]
+    asked += [other.ask(Known()), search.ask(Known()), other.ask(Known())]
     firsts = [{"student": a.config.student, "scheme": a.config.scheme} for a in asked[:4]]
     assert firsts == [params for _, params in plan.first_trials()]
     assert [a.origin for a in asked] == ["control"] * 2 + ["stratified"] * 2 + ["sampler"] * 2
@@ -118,8 +119,8 @@ def test_two_processes_with_the_same_seed_propose_different_trials(
     plan = Plan(spec(sampler="random"), spaces)
     searches = [Search.create(storage, "s", plan), Search.open(storage, "s", plan)]
     for _ in plan.first_trials():
-        searches[0].ask()
-    rates = [search.ask().config.learning_rate for search in searches * 3]
+        searches[0].ask(Known())
+    rates = [search.ask(Known()).config.learning_rate for search in searches * 3]
     assert len(set(rates)) == len(rates)
 
 
@@ -129,7 +130,7 @@ def test_the_same_study_again_proposes_the_same(storage: BaseStorage, spaces: Sp
         search = Search.create(storage, name, Plan(spec(sampler=sampler, seed=seed), spaces))
         keys = []
         for number in range(13):
-            asked = search.ask()
+            asked = search.ask(Known())
             search.tell_complete(number, quality=asked.config.learning_rate, latency_ms=1.0, constraints={})
             keys.append(asked.config.key)
         return keys
@@ -141,11 +142,11 @@ def test_the_same_study_again_proposes_the_same(storage: BaseStorage, spaces: Sp
 
 def test_an_orphan_keeps_its_values_and_known_trials_are_none(storage: BaseStorage, plan: Plan) -> None:
     search = Search.create(storage, "s", plan)
-    asked = [search.ask() for _ in range(3)]
+    asked = [search.ask(Known()) for _ in range(3)]
     search.tell_failed(2)
     other = Search.open(storage, "s", plan)
-    assert other.orphans({0}) == [asked[1]]
-    assert other.orphans({0, 1}) == []
+    assert other.orphans({0}, Known()) == [asked[1]]
+    assert other.orphans({0, 1}, Known()) == []
 
 
 def test_an_orphan_cut_off_in_the_middle_of_asking(storage: BaseStorage, plan: Plan) -> None:
@@ -153,15 +154,15 @@ def test_an_orphan_cut_off_in_the_middle_of_asking(storage: BaseStorage, plan: P
     study = optuna.load_study(study_name="s", storage=storage)
     half = study.ask()
     kept = half.suggest_categorical("student", ("textcnn", "bilstm"))
-    (orphan,) = search.orphans(set())
+    (orphan,) = search.orphans(set(), Known())
     assert (orphan.number, orphan.config.student) == (half.number, kept)
-    assert search.orphans(set()) == [orphan]
+    assert search.orphans(set(), Known()) == [orphan]
 
 
 def test_telling_twice_is_telling_once(storage: BaseStorage, plan: Plan) -> None:
     search = Search.create(storage, "s", plan)
     for _ in range(3):
-        search.ask()
+        search.ask(Known())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(2):
@@ -178,7 +179,7 @@ def test_telling_twice_is_telling_once(storage: BaseStorage, plan: Plan) -> None
 
 def test_a_tell_that_died_after_its_constraint_goes_on(storage: BaseStorage, plan: Plan) -> None:
     search = Search.create(storage, "s", plan)
-    asked = search.ask()
+    asked = search.ask(Known())
     study = optuna.load_study(study_name="s", storage=storage)
     Trial(study, asked.optuna_trial_id).set_constraint("latency_ms", -1.0)
     with warnings.catch_warnings():
@@ -192,7 +193,7 @@ def test_a_tell_that_died_after_its_constraint_goes_on(storage: BaseStorage, pla
 def test_only_what_keeps_its_constraints_is_best_to_optuna(storage: BaseStorage, plan: Plan) -> None:
     search = Search.create(storage, "s", plan)
     for number, (quality, latency) in enumerate([(0.9, 1.0), (0.99, 9.0), (0.8, 2.0)]):
-        search.ask()
+        search.ask(Known())
         search.tell_complete(
             number, quality=quality, latency_ms=latency, constraints={"latency": latency - 5}
         )
@@ -205,7 +206,7 @@ def test_tpe_learns_from_what_it_is_told(storage: BaseStorage, spaces: Spaces) -
     search = Search.create(storage, "s", plan)
     schemes: Counter[str] = Counter()
     for number in range(40):
-        config = search.ask().config
+        config = search.ask(Known()).config
         good = config.scheme == "offline"
         search.tell_complete(number, quality=0.9 if good else 0.1, latency_ms=1.0, constraints={})
         if number >= 20:
@@ -217,7 +218,7 @@ def test_asking_is_quiet(storage: BaseStorage, plan: Plan, capsys: pytest.Captur
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         search = Search.create(storage, "s", plan)
-        search.ask()
+        search.ask(Known())
         search.tell_failed(0)
         search.tell_failed(0)
         Search.open(storage, "s", plan)
@@ -226,7 +227,7 @@ def test_asking_is_quiet(storage: BaseStorage, plan: Plan, capsys: pytest.Captur
 
 def test_a_search_of_one_student_alone(storage: BaseStorage, spaces: Spaces) -> None:
     one = replace(spaces, students={"textcnn": spaces.students["textcnn"]})
-    asked = Search.create(storage, "s", Plan(spec(), one)).ask()
+    asked = Search.create(storage, "s", Plan(spec(), one)).ask(Known())
     assert asked.config.student == "textcnn"
     assert "student" not in trials(storage)[0].params
 
@@ -252,17 +253,17 @@ def test_a_database_that_is_away_is_no_bug(
     search = Search.create(storage, "s", plan)
     Away(monkeypatch, storage, "get_all_trials", times=1)
     with pytest.raises(StorageError) as caught:
-        search.ask()
+        search.ask(Known())
     assert "server closed the connection" in caught.value.what
     assert "hunter2" not in caught.value.what
-    assert search.ask().number == 0
+    assert search.ask(Known()).number == 0
 
 
 def test_telling_waits_for_the_database(
     storage: BaseStorage, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = Search.create(storage, "s", plan)
-    search.ask()
+    search.ask(Known())
     Away(monkeypatch, storage, "set_trial_state_values", times=2)
     search.tell_complete(0, quality=0.5, latency_ms=1.0, constraints={"latency_ms": -1.0})
     assert trials(storage)[0].values == [0.5, 1.0]

@@ -13,6 +13,7 @@ from kdsearch.core.space import Choice, Dimension, Fixed, Range, Scalar, encode
 from kdsearch.core.studyfile import spec_from_json
 from kdsearch.search.asking import Search
 from kdsearch.search.dimensions import holds
+from kdsearch.search.known import Known
 from kdsearch.search.plan import Plan
 from kdsearch.search.presets import PRESETS
 from kdsearch.search.spaces import Spaces, registered
@@ -71,7 +72,7 @@ def test_optuna_tries_what_the_recipe_says_and_marks_it(storage: BaseStorage, sp
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # Optuna warns of values outside of a distribution, and drops them
         search = Search.create(storage, "s", wished)
-        asked = [search.ask() for _ in range(8 + 16 + 1)]
+        asked = [search.ask(Known()) for _ in range(8 + 16 + 1)]
     assert [a.origin for a in asked] == [f.origin for f in wished.first_trials()] + ["sampler"]
     for a in asked[:8]:
         recipe = PRESETS["literature"][a.origin.partition("/")[2]]
@@ -85,9 +86,9 @@ def test_a_mark_outlives_its_process_and_recipes_are_enqueued_once(
     storage: BaseStorage, spaces: Spaces
 ) -> None:
     wished = plan(spaces)
-    asked = Search.create(storage, "s", wished).ask()
+    asked = Search.create(storage, "s", wished).ask(Known())
     again = Search.create(storage, "s", wished)
-    assert again.orphans(set()) == [asked]
+    assert again.orphans(set(), Known()) == [asked]
     assert asked.origin == RECIPES[0]
     trials = optuna.load_study(study_name="s", storage=storage).trials
     assert len(trials) == len(wished.first_trials())
@@ -102,7 +103,7 @@ def test_first_trials_of_an_older_version_are_not_enqueued_again(
         study.enqueue_trial(params, user_attrs={"kdsearch:first": params})
     search = Search.create(storage, "s", plain)
     assert len(study.trials) == len(plain.first_trials())
-    assert search.ask().origin == "control"
+    assert search.ask(Known()).origin == "control"
 
 
 @pytest.mark.parametrize(

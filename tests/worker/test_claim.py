@@ -280,7 +280,7 @@ def test_a_study_that_ends_tells_the_orphans_that_nobody_will_train(office: Call
     assert orphan is not None
     study.train(claims, lease)
     study.work("two")
-    assert study.search.orphans({lease.number}) == []
+    assert study.search.orphans({lease.number}, Known()) == []
     assert [t.number for t in study.tried] == [lease.number]
 
 
@@ -387,7 +387,7 @@ def test_a_deleted_study_and_a_paused_one_hand_nothing_out(office: Callable[...,
 
 def test_an_orphan_is_adopted_under_its_number(office: Callable[..., Office]) -> None:
     study = office(budget={"trials": 2})
-    asked = study.search.ask()
+    asked = study.search.ask(Known())
     assert asked is not None
     lease = study.next(study.worker())
     assert isinstance(lease, Lease)
