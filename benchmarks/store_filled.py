@@ -146,6 +146,16 @@ def make_study(store: Store, name: str, num_trials: int, *, sampler: str = "tpe"
         connection.execute(text("ANALYZE"))
 
 
+INTO_OPTUNA = (
+    "INSERT INTO trials (trial_id, number, study_id, state, datetime_start, datetime_complete) "
+    "VALUES (:id, :number, :study, 'COMPLETE', now(), now())",
+    "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) "
+    "VALUES (:id, :name, :value, :how)",
+    "INSERT INTO trial_values (trial_id, objective, value, value_type) "
+    "VALUES (:id, :objective, :value, 'FINITE')",
+)
+
+
 def _fill_optuna(
     connection: Connection,
     study_id: int,
@@ -160,33 +170,13 @@ def _fill_optuna(
         rows.append({"id": first + number, "number": number, "study": study_id})
         for name, distribution in trial.distributions.items():
             inner = float(distribution.to_internal_repr(trial.params[name]))
-            how = distribution_to_json(distribution)
-            params.append({"id": first + number, "name": name, "value": inner, "how": how})
+            written = distribution_to_json(distribution)
+            params.append({"id": first + number, "name": name, "value": inner, "how": written})
         for objective, value in enumerate((result.scores.quality, latency.p90_ms)):
             values.append({"id": first + number, "objective": objective, "value": value})
-    connection.execute(
-        text(
-            "INSERT INTO trials (trial_id, number, study_id, state, datetime_start, datetime_complete) "
-            "VALUES (:id, :number, :study, 'COMPLETE', now(), now())"
-        ),
-        rows,
-    )
-    connection.execute(
-        text(
-            "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) "
-            "VALUES (:id, :name, :value, :how)"
-        ),
-        params,
-    )
-    connection.execute(
-        text(
-            "INSERT INTO trial_values (trial_id, objective, value, value_type) "
-            "VALUES (:id, :objective, :value, 'FINITE')"
-        ),
-        values,
-    )
-    last = first + len(trials)
-    connection.execute(text("SELECT setval('trials_trial_id_seq', :last)"), {"last": last})
+    for statement, filled in zip(INTO_OPTUNA, (rows, params, values), strict=True):
+        connection.execute(text(statement), filled)
+    connection.execute(text("SELECT setval('trials_trial_id_seq', :last)"), {"last": first + len(trials)})
     return first
 
 
