@@ -561,3 +561,56 @@ ORDER BY started_at, id;
 SELECT p.state, p.attempt, p.worker_id, p.progress, p.checkpoint, p.error, s.prepared
 FROM kdsearch.preparation p JOIN kdsearch.study s ON s.id = p.study_id
 WHERE p.study_id = :study_id;
+
+-- ================================================================ what people ask for
+
+-- name: file_request
+SELECT kdsearch.file_request(:study, :kind, CAST(:arguments AS jsonb));
+
+-- name: list_requests
+SELECT id, kind, arguments, state, worker_id, progress, result, error, filed_at, ended_at
+FROM kdsearch.request WHERE study_id = :study_id
+ORDER BY id DESC;
+
+-- name: fail_dead_requests
+UPDATE kdsearch.request
+SET state = 'failed', expires_at = NULL, ended_at = clock_timestamp(),
+    error = format('%s workers ended while they carried it out, the last one was %s', attempt, worker_id)
+WHERE study_id = :study_id AND state = 'running' AND kdsearch.has_expired(expires_at)
+    AND attempt >= :max_attempts;
+
+-- name: take_request
+UPDATE kdsearch.request
+SET state = 'running', attempt = attempt + 1, worker_id = :worker_id, progress = '',
+    expires_at = clock_timestamp() + make_interval(secs => CAST(:ttl_s AS double precision))
+WHERE id = (
+    SELECT id FROM kdsearch.request
+    WHERE study_id = :study_id
+        AND (state = 'waiting' OR (state = 'running' AND kdsearch.has_expired(expires_at)))
+    ORDER BY id LIMIT 1
+    FOR UPDATE SKIP LOCKED)
+RETURNING id, study_id, attempt, worker_id, kind, arguments;
+
+-- name: renew_request
+UPDATE kdsearch.request
+SET expires_at = clock_timestamp() + make_interval(secs => CAST(:ttl_s AS double precision))
+WHERE id = :id AND attempt = :attempt AND worker_id = :worker_id AND state = 'running';
+
+-- name: request_progress
+UPDATE kdsearch.request SET progress = :progress
+WHERE id = :id AND attempt = :attempt AND worker_id = :worker_id AND state = 'running';
+
+-- name: finish_request
+UPDATE kdsearch.request
+SET state = 'done', expires_at = NULL, result = CAST(:result AS jsonb),
+    ended_at = coalesce(ended_at, clock_timestamp())
+WHERE id = :id AND attempt = :attempt AND worker_id = :worker_id AND state IN ('running', 'done');
+
+-- name: fail_request
+UPDATE kdsearch.request
+SET state = 'failed', expires_at = NULL, error = :error, ended_at = coalesce(ended_at, clock_timestamp())
+WHERE id = :id AND attempt = :attempt AND worker_id = :worker_id AND state IN ('running', 'failed');
+
+-- name: give_back_request
+UPDATE kdsearch.request SET state = 'waiting', expires_at = NULL, attempt = attempt - 1
+WHERE id = :id AND attempt = :attempt AND worker_id = :worker_id AND state = 'running';

@@ -167,7 +167,7 @@ def test_a_used_database_keeps_everything_and_goes_on(engine: Engine) -> None:
         command.upgrade(migrate._config(connection), "0002")
         for statement in (OLD_STUDY, AT_0002, EPOCHS_AT_0002, TEST_READ_AT_0002):
             connection.execute(text(statement))
-    with pytest.raises(StorageError, match="version 0002, this kdsearch needs version 0003") as caught:
+    with pytest.raises(StorageError, match="version 0002, this kdsearch needs version 0004") as caught:
         migrate.require_current(engine)
     assert caught.value.hint == "kdsearch db upgrade"
     migrate.upgrade(engine)
