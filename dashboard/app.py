@@ -4,13 +4,40 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.app_pages import pareto
+HELP = {
+    "studies": "Every study: how far it is, its best student, who works on it.",
+    "pareto": "Quality against latency: which student is best within a budget.",
+    "trials": "Every trial as a table, with filters and as CSV.",
+    "trial": "One trial: parameters, learning curve, mistakes, latency, what happened to it.",
+    "insights": "How the search went, and which parameters matter.",
+    "compare": "Two to four trials side by side.",
+    "workers": "Who runs what, and what failed.",
+}
+ICONS = {
+    "studies": "science",
+    "pareto": "scatter_plot",
+    "trials": "table_rows",
+    "trial": "experiment",
+    "insights": "insights",
+    "compare": "compare_arrows",
+    "workers": "memory",
+}
 
 
 def main() -> None:
-    """One page a question; more pages go into the list."""
-    st.set_page_config(page_title="kdsearch", layout="wide")
-    pages = [st.Page(pareto.show, title="Pareto front", url_path="pareto", default=True)]
+    """One page a question."""
+    st.set_page_config(page_title="kdsearch", page_icon=":material/scatter_plot:", layout="wide")
+    pages = [
+        st.Page(
+            f"app_pages/{name}.py",
+            title=name.capitalize(),
+            icon=f":material/{ICONS[name]}:",
+            url_path=name,
+            default=name == "pareto",
+            help=words,
+        )
+        for name, words in HELP.items()
+    ]
     st.navigation(pages, position="top").run()
 
 

@@ -1,4 +1,4 @@
-"""Where the pages read from: the database that KDSEARCH_STORAGE names, its answers kept for seconds."""
+"""Where the pages read from: the database that KDSEARCH_STORAGE names; answers kept while nothing changes."""
 
 from __future__ import annotations
 
@@ -7,42 +7,57 @@ import os
 import streamlit as st
 from sqlalchemy import Engine
 
-from dashboard import queries
-from dashboard.queries import Snapshot
+from dashboard.queries import studies
+from dashboard.queries.studies import Snapshot
 from kdsearch.core.errors import UsageError
+from kdsearch.store import columns, reads
+from kdsearch.store.columns import Pulse
+from kdsearch.store.reads import StudyRow
 
 KEPT_S = 3.0
+URLS = ("KDSEARCH_DASHBOARD_STORAGE", "KDSEARCH_STORAGE")
+"""The first that is set counts; it may name a role that can only read."""
 
 
 def storage_url() -> str:
     """The storage URL, which comes by environment because command lines are public."""
-    url = os.environ.get("KDSEARCH_STORAGE", "")
+    url = next(filter(None, (os.environ.get(name, "") for name in URLS)), "")
     if not url:
         hint = "Start the dashboard with `kdsearch dashboard`, which finds the database itself"
         raise UsageError("No database was named (KDSEARCH_STORAGE is not set)", hint=hint)
     return url
 
 
+def engine() -> Engine:
+    """Connections that only read."""
+    return _engine(storage_url())
+
+
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _engine(url: str) -> Engine:
-    return queries.connect(url)
+    return studies.connect(url)
 
 
 @st.cache_data(ttl=KEPT_S, max_entries=4, show_spinner=False)
-def _names(url: str) -> list[str]:
-    return queries.study_names(_engine(url))
+def _studies(url: str) -> list[StudyRow]:
+    return reads.studies(_engine(url))
 
 
-@st.cache_data(ttl=KEPT_S, max_entries=16, show_spinner=False)
-def _snapshot(url: str, name: str) -> Snapshot:
-    return queries.snapshot(_engine(url), name)
+@st.cache_resource(max_entries=8, ttl="1h", show_spinner=False)
+def _snapshot(url: str, name: str, token: str) -> Snapshot:  # a resource: frozen, and not to be copied
+    return studies.snapshot(_engine(url), name)
 
 
-def load_names() -> list[str]:
+def load_studies() -> list[StudyRow]:
     """Every study, newest first."""
-    return _names(storage_url())
+    return _studies(storage_url())
 
 
-def load_snapshot(name: str) -> Snapshot:
-    """One study and its trials."""
-    return _snapshot(storage_url(), name)
+def load_pulse(name: str) -> Pulse:
+    """How far a study is, now."""
+    return columns.pulse(engine(), name)
+
+
+def load_snapshot(name: str, pulse: Pulse) -> Snapshot:
+    """One study and its trials, at that pulse or a moment later."""
+    return _snapshot(storage_url(), name, pulse.token)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import streamlit as st
 
-from dashboard import figures
-from dashboard.figures import Point
-from dashboard.queries import Snapshot
-from dashboard.source import load_names, load_snapshot
-from kdsearch.core.errors import KdsearchError
+from dashboard import frame, source
+from dashboard.figures import pareto as figures
+from dashboard.figures.pareto import Point
+from dashboard.queries.studies import Snapshot as Drawn
+from dashboard.queries.studies import limit_ms
 from kdsearch.store import reads
-from kdsearch.store.reads import TrialRow
+from kdsearch.store.reads import StudyRow, TrialRow
 
 CHART_CONFIG = {"displaylogo": False, "toImageButtonOptions": {"filename": "pareto"}}
 TABLE_CONFIG = {
@@ -25,35 +26,26 @@ TABLE_ALT = "Every finished trial: the front first, the best of it on top."
 
 def show() -> None:
     """Draw the page, or the sentence that says why it cannot be drawn."""
-    st.title("Pareto front")
-    try:
-        names = load_names()
-        if not names:
-            st.info("No studies yet. Start one: `kdsearch run studies/quickstart.yaml`")
-            return
-        study, budget = st.columns([3, 1])
-        with study:
-            snapshot = load_snapshot(_ask_study(names))
-        with budget:
-            within_ms = _ask_budget(snapshot)
-        st.caption(progress(snapshot))
-        _show_study(snapshot, within_ms)
-    except KdsearchError as error:
-        st.error(sentence(error))
+    frame.page("Pareto front", _draw)
 
 
-def _ask_study(names: Sequence[str]) -> str:
-    # Not a bound widget: those leave their default out of the URL, and a link that was passed on
-    # would show another study once there is a newer one.
-    asked = st.query_params.get("study")
-    chosen: str = st.selectbox("Study", names, index=names.index(asked) if asked in names else 0, key="study")
-    st.query_params["study"] = chosen
-    return chosen
+def _draw(drawn: Drawn) -> None:
+    rows = tuple(reads.trials(source.engine(), drawn.study.id))
+    snapshot = Snapshot(drawn.study, rows)
+    _show_study(snapshot, _ask_budget(snapshot))
 
 
-def sentence(error: KdsearchError) -> str:
-    """An error as people read it: what, and what to do next."""
-    return f"{error.what}. {error.hint}".removesuffix(". ")
+@dataclass(frozen=True)
+class Snapshot:
+    """A study and its trials."""
+
+    study: StudyRow
+    trials: tuple[TrialRow, ...]
+
+    @property
+    def limit_ms(self) -> float | None:
+        """The study's own latency limit."""
+        return limit_ms(self.study)
 
 
 def _show_study(snapshot: Snapshot, within_ms: float | None) -> None:
@@ -74,15 +66,6 @@ def _show_study(snapshot: Snapshot, within_ms: float | None) -> None:
             column_config=TABLE_CONFIG,
             alt=TABLE_ALT,
         )
-
-
-def progress(snapshot: Snapshot) -> str:
-    """How far the study is, in a line."""
-    study = snapshot.study
-    counts = ", ".join(f"{n} {state}" for state, n in sorted(study.counts.items()) if n)
-    return (
-        f"{study.state} · {sum(study.counts.values())} of {study.budget_trials} trials ({counts or 'none'})"
-    )
 
 
 def _ask_budget(snapshot: Snapshot) -> float | None:
@@ -152,3 +135,7 @@ def table_rows(shown: Sequence[Point], latency_name: str) -> list[dict[str, obje
         }
         for p in order
     ]
+
+
+if __name__ == "__main__":
+    show()

@@ -69,7 +69,10 @@ def parse_url(storage: str) -> URL:
     return url.set(drivername=DRIVER)
 
 
-def engine_options(name: str = "kdsearch") -> dict[str, object]:
+_READ_ONLY = " -c default_transaction_read_only=on"
+
+
+def engine_options(name: str = "kdsearch", *, read_only: bool = False) -> dict[str, object]:
     """How every engine connects, Optuna's too: UTC, dead peers noticed, nothing waits for ever."""
     return {
         "pool_pre_ping": True,
@@ -83,15 +86,15 @@ def engine_options(name: str = "kdsearch") -> dict[str, object]:
             "keepalives_interval": 10,
             "keepalives_count": 3,
             "application_name": name,
-            "options": _SESSION,
+            "options": _SESSION + (_READ_ONLY if read_only else ""),
         },
     }
 
 
-def make_engine(storage: str) -> Engine:
-    """An engine for a Postgres URL; nothing connects yet."""
+def make_engine(storage: str, *, read_only: bool = False) -> Engine:
+    """An engine for a Postgres URL; nothing connects yet. A read-only one refuses every write by mistake."""
     try:
-        return create_engine(parse_url(storage), **engine_options())
+        return create_engine(parse_url(storage), **engine_options(read_only=read_only))
     except NoSuchModuleError:
         raise StorageError("The storage URL names a driver that is not installed") from None
 

@@ -562,6 +562,47 @@ SELECT p.state, p.attempt, p.worker_id, p.progress, p.checkpoint, p.error, s.pre
 FROM kdsearch.preparation p JOIN kdsearch.study s ON s.id = p.study_id
 WHERE p.study_id = :study_id;
 
+-- ---------------------------------------------------------------- the dashboard's own
+
+-- name: pulse
+-- One row in a few milliseconds, however many trials there are.
+SELECT s.id AS study_id, s.state, s.error, s.budget_trials, clock_timestamp() AS now, coalesce(t.counts, '{}') AS counts,
+    coalesce(t.marks, '') AS marks,
+    (SELECT count(*) FROM kdsearch.standing WHERE study_id = s.id) AS num_standings,
+    (SELECT count(*) FROM kdsearch.worker w WHERE w.study_id = s.id AND w.state = 'active'
+        AND w.seen_at > clock_timestamp() - make_interval(secs => CAST(:alive_s AS double precision))) AS num_alive
+FROM kdsearch.study s
+LEFT JOIN (
+    SELECT jsonb_object_agg(state, num) AS counts, string_agg(mark, ' ' ORDER BY mark) AS marks
+    FROM (
+        SELECT state, count(*) AS num,
+            concat_ws('/', state, count(*), sum(epochs_run), sum(attempt), count(latency), max(finished_at)) AS mark
+        FROM kdsearch.trial WHERE repeat = 0 AND study_id = (SELECT id FROM kdsearch.study WHERE name = :name)
+        GROUP BY state) by_state) t ON true
+WHERE s.name = :name;
+
+-- name: trial_columns
+-- As little of each trial as a chart of all of them needs.
+SELECT t.number, t.state, t.origin, t.student, t.scheme, t.quality,
+    CAST(t.scores ->> 'accuracy' AS double precision) AS accuracy,
+    CAST(t.scores ->> 'macro_f1' AS double precision) AS macro_f1,
+    (SELECT min(CAST(value AS double precision)) FROM jsonb_each_text(t.scores -> 'recall')) AS recall,
+    CAST(t.scores ->> 'coverage' AS double precision) AS coverage,
+    CAST(t.scores ->> 'agreement' AS double precision) AS agreement,
+    CAST(t.latency ->> 'p50_ms' AS double precision) AS p50_ms,
+    CAST(t.latency ->> 'p90_ms' AS double precision) AS p90_ms,
+    CAST(t.latency ->> 'p99_ms' AS double precision) AS p99_ms,
+    CAST(t.latency ->> 'mean_ms' AS double precision) AS mean_ms,
+    CAST(t.latency ->> 'size_mb' AS double precision) AS size_mb,
+    CAST(t.latency ->> 'num_params' AS double precision) AS num_params,
+    coalesce(CAST(t.latency ->> 'noisy' AS boolean), false) AS noisy,
+    t.constraints IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM jsonb_each_text(t.constraints) WHERE NOT CAST(value AS double precision) <= 0) AS feasible,
+    t.epochs_run, CAST(t.result ->> 'train_seconds' AS double precision) AS train_seconds, t.finished_at
+FROM kdsearch.trial t
+WHERE t.study_id = :study_id AND t.repeat = 0
+ORDER BY t.number;
+
 -- ================================================================ what people ask for
 
 -- name: file_request

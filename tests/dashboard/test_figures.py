@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import figures
+from dashboard.figures import palette
+from dashboard.figures import pareto as figures
 from kdsearch.core.records import HardwareProfile, Latency, Scores
 from kdsearch.store import reads
 from kdsearch.store.reads import StudyRow, TeacherRow, TrialRow
@@ -87,7 +88,7 @@ def test_colour_is_the_student_and_symbol_the_scheme() -> None:
     found = marks(draw(ROWS))
     assert found[1][2] == found[2][2] != found[0][2]
     assert found[0][0] == found[2][0] != found[1][0]
-    assert {mark[2] for mark in found.values()} <= set(figures.OKABE_ITO)
+    assert {mark[2] for mark in found.values()} <= set(palette.OKABE_ITO)
 
 
 def test_the_front_is_a_step_line_from_the_fastest_to_the_edge() -> None:
@@ -138,7 +139,7 @@ def test_many_points_are_drawn_by_webgl() -> None:
 
 @pytest.mark.parametrize("names", [["b", "a", "a"], ["a", "b"]])
 def test_codes_do_not_depend_on_the_order(names: list[str]) -> None:
-    assert figures.codes(names, ("x", "y")) == {"a": "x", "b": "y"}
+    assert palette.codes(names, ("x", "y")) == {"a": "x", "b": "y"}
 
 
 @given(

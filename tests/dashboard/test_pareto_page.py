@@ -51,7 +51,7 @@ def test_without_trials_it_says_so(
     app = open_app()
     (sentence,) = said(app, "info")
     assert "kdsearch worker start --study fresh" in sentence
-    assert said(app, "caption") == ["open · 0 of 10 trials (none)"]
+    assert app.markdown[0].value == ":blue-badge[open] 0 of 10 trials (none yet) · 0 workers"
 
 
 def test_the_best_student_stands_beside_the_teacher(open_app: Callable[..., AppTest], sms: Any) -> None:

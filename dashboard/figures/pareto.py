@@ -11,11 +11,9 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from dashboard.figures.palette import GREY, OKABE_ITO, SYMBOLS, codes
 from kdsearch.store.reads import StudyRow, TrialRow
 
-OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "pentagon", "hexagon", "triangle-down")
-GREY = "#777777"
 FADED = 0.35
 HOLLOW = 0.7
 """An outline alone is faint already."""
@@ -61,11 +59,6 @@ def points(rows: Sequence[TrialRow], *, front: Sequence[TrialRow], within_ms: fl
         for row in rows
         if row.state == "complete" and row.quality is not None and row.latency_ms is not None
     ]
-
-
-def codes(names: Sequence[str], palette: Sequence[str]) -> dict[str, str]:
-    """A colour or symbol for each name; the same names in any order get the same ones."""
-    return {name: palette[i % len(palette)] for i, name in enumerate(sorted(set(names)))}
 
 
 def pareto(study: StudyRow, shown: Sequence[Point], *, within_ms: float | None) -> go.Figure:

@@ -1,0 +1,21 @@
+"""The Trial page."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import frame
+from dashboard.queries.studies import Snapshot
+
+
+def show() -> None:
+    """Draw the page."""
+    frame.page("Trial", _draw)
+
+
+def _draw(snapshot: Snapshot) -> None:
+    st.info(f"`kdsearch trial show {snapshot.study.name} NUMBER` shows a trial.")
+
+
+if __name__ == "__main__":
+    show()

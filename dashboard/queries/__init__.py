@@ -1,0 +1,1 @@
+"""What the pages show, read from Postgres through `kdsearch.store`; no Streamlit in here."""
