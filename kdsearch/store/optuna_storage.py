@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -28,3 +30,10 @@ def optuna_storage(store: Store) -> BaseStorage:
             ) from error
     store.closing.callback(storage.engine.dispose)
     return get_storage(storage)
+
+
+def forget_optuna_study(store: Store, optuna_name: str) -> None:
+    """Delete a study of Optuna's; nothing happens if it is not there."""
+    storage = optuna_storage(store)
+    with suppress(KeyError):
+        storage.delete_study(storage.get_study_id_from_name(optuna_name))

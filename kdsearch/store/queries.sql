@@ -67,6 +67,84 @@ SET state = CASE
     budget_gpu_hours = :gpu_hours, budget_failed = :failed
 WHERE id = :study_id;
 
+-- name: move_study
+UPDATE kdsearch.study SET state = :after WHERE id = :study_id AND state = :before;
+
+-- name: wake_study
+-- Something is to be done in a study that was done.
+UPDATE kdsearch.study SET state = 'open', error = NULL WHERE id = :study_id AND state = 'done';
+
+-- name: budget_limits
+SELECT budget_trials AS trials, budget_epochs AS epochs, budget_hours AS hours,
+    budget_gpu_hours AS gpu_hours, budget_failed AS failed
+FROM kdsearch.study WHERE id = :study_id;
+
+-- name: extend_budget
+UPDATE kdsearch.study
+SET budget_trials = budget_trials + :trials, budget_epochs = budget_epochs + CAST(:epochs AS integer),
+    budget_hours = budget_hours + CAST(:hours AS double precision),
+    budget_gpu_hours = budget_gpu_hours + CAST(:gpu_hours AS double precision),
+    budget_failed = budget_failed + :failed
+WHERE id = :study_id;
+
+-- name: stop_study
+-- Its budget is cut to the trials that it has, so that nothing new begins should it be opened for one of them.
+UPDATE kdsearch.study s
+SET state = 'done', error = :why, budget_trials = greatest(1, (
+    SELECT count(*) FROM kdsearch.trial t WHERE t.study_id = s.id AND t.repeat = 0))
+WHERE s.id = :study_id AND s.state <> 'done';
+
+-- name: stop_trials
+-- Whoever has one of them finds its lease lost at its next beat.
+WITH stopped AS (
+    UPDATE kdsearch.trial
+    SET state = 'stopped', swept = false, expires_at = NULL, finished_at = clock_timestamp()
+    WHERE study_id = :study_id AND state IN ('waiting', 'running', 'paused')
+    RETURNING study_id, number, repeat, attempt, epochs_run),
+ended AS (
+    UPDATE kdsearch.attempt a SET ended = 'given back', ended_at = clock_timestamp()
+    FROM stopped s
+    WHERE (a.study_id, a.number, a.repeat, a.attempt) = (s.study_id, s.number, s.repeat, s.attempt)
+        AND a.ended IS NULL),
+said AS (
+    INSERT INTO kdsearch.decision (study_id, number, repeat, attempt, action, rule, reason, epoch, inputs)
+    SELECT study_id, number, repeat, attempt, 'stop', 'closed', :why, nullif(epochs_run, 0), '{}' FROM stopped
+    ON CONFLICT DO NOTHING)
+SELECT number FROM stopped WHERE repeat = 0 ORDER BY number;
+
+-- name: stop_preparation
+UPDATE kdsearch.preparation SET state = 'waiting', expires_at = NULL
+WHERE study_id = :study_id AND state = 'running';
+
+-- name: delete_study
+DELETE FROM kdsearch.study WHERE id = :study_id;
+
+-- name: digests_of_study
+-- Every text that looks like the name of an artifact in what is on record of a study, or of all others.
+SELECT DISTINCT found[1] FROM (
+    SELECT CAST(to_jsonb(s) - 'spec_text' AS text) AS said FROM kdsearch.study s
+    WHERE (s.id = :study_id) <> CAST(:others AS boolean)
+    UNION ALL
+    SELECT CAST(to_jsonb(t) - 'config' AS text) FROM kdsearch.trial t
+    WHERE (t.study_id = :study_id) <> CAST(:others AS boolean)
+    UNION ALL
+    SELECT CAST(to_jsonb(p) AS text) FROM kdsearch.preparation p
+    WHERE (p.study_id = :study_id) <> CAST(:others AS boolean)
+    UNION ALL
+    SELECT CAST(r.result AS text) FROM kdsearch.request r
+    WHERE (r.study_id = :study_id) <> CAST(:others AS boolean)) everything,
+    LATERAL regexp_matches(said, '[0-9a-f]{64}', 'g') found;
+
+-- name: known_artifacts
+SELECT sha256, bytes FROM kdsearch.artifact
+WHERE sha256 IN (SELECT jsonb_array_elements_text(CAST(:digests AS jsonb)));
+
+-- name: cached_digests
+SELECT DISTINCT sha256 FROM kdsearch.cache_entry;
+
+-- name: forget_cached
+DELETE FROM kdsearch.cache_entry WHERE sha256 = :sha256;
+
 -- name: reopen_study
 UPDATE kdsearch.study SET state = 'open', error = NULL WHERE id = :study_id;
 
@@ -212,6 +290,25 @@ SELECT t.study_id, t.number,
 FROM kdsearch.trial t
 WHERE t.study_id = :study_id AND t.number = :number AND t.repeat = 0
 ON CONFLICT (study_id, number, (config ->> 'seed')) DO NOTHING;
+
+-- name: retry_failed
+-- Whoever had it may deliver no more. What broke begins anew, what was lost goes on from its checkpoint.
+UPDATE kdsearch.trial
+SET state = 'waiting', failure = NULL, finished_at = NULL, told = false, deaths = 0, accumulate = 1,
+    worker_id = '',
+    checkpoint = CASE WHEN failure ->> 'kind' IN ('attempts', 'hang') THEN checkpoint END,
+    previous_checkpoint = CASE WHEN failure ->> 'kind' IN ('attempts', 'hang') THEN previous_checkpoint END
+WHERE study_id = :study_id AND number = :number AND repeat = 0 AND state = 'failed';
+
+-- name: revive_repeat
+UPDATE kdsearch.trial
+SET state = 'waiting', failure = NULL, finished_at = NULL, deaths = 0, accumulate = 1, worker_id = '',
+    checkpoint = NULL, previous_checkpoint = NULL
+WHERE study_id = :study_id AND number = :number AND repeat > 0 AND config ->> 'seed' = CAST(:seed AS text)
+    AND state IN ('stopped', 'failed');
+
+-- name: trial_state
+SELECT state FROM kdsearch.trial WHERE study_id = :study_id AND number = :number AND repeat = 0;
 
 -- name: renew
 -- One that ran out and was swept is had back while nobody has taken it: its holder was not dead.
@@ -457,7 +554,16 @@ VALUES (:id, :study_id, :host, :pid, :device, :profile_key, 'active')
 ON CONFLICT (id) DO UPDATE SET state = 'active', seen_at = clock_timestamp();
 
 -- name: worker_seen
-UPDATE kdsearch.worker SET seen_at = clock_timestamp() WHERE id = :id;
+UPDATE kdsearch.worker SET seen_at = clock_timestamp() WHERE id = :id RETURNING draining;
+
+-- name: drain_worker
+UPDATE kdsearch.worker SET draining = true WHERE id = :id AND state = 'active';
+
+-- name: worker_state
+SELECT state FROM kdsearch.worker WHERE id = :id;
+
+-- name: worker_ids
+SELECT id FROM kdsearch.worker WHERE state = 'active' ORDER BY started_at DESC LIMIT 1000;
 
 -- name: retire_worker
 UPDATE kdsearch.worker SET state = 'retired', seen_at = clock_timestamp() WHERE id = :id;
@@ -553,7 +659,7 @@ FROM kdsearch.standing WHERE study_id = :study_id
 ORDER BY number;
 
 -- name: list_workers
-SELECT id, host, pid, device, profile_key, state, started_at, seen_at
+SELECT id, host, pid, device, profile_key, state, started_at, seen_at, draining
 FROM kdsearch.worker WHERE study_id = :study_id
 ORDER BY started_at, id;
 

@@ -140,6 +140,8 @@ class WorkerRow:
     state: Literal["active", "retired"]
     started_at: datetime
     seen_at: datetime
+    draining: bool = False
+    """Asked to put its trial away and leave."""
 
 
 @dataclass(frozen=True, kw_only=True)

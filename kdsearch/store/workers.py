@@ -30,10 +30,10 @@ def register(engine: Engine, worker: NewWorker) -> None:
         execute(connection, "register_worker", **asdict(worker))
 
 
-def seen(engine: Engine, worker_id: str) -> None:
-    """A worker is alive."""
+def seen(engine: Engine, worker_id: str) -> bool:
+    """A worker is alive; whether somebody asked it to leave."""
     with begin(engine) as connection:
-        execute(connection, "worker_seen", id=worker_id)
+        return bool(execute(connection, "worker_seen", id=worker_id).scalar_one_or_none())
 
 
 def retire(engine: Engine, worker_id: str) -> None:
