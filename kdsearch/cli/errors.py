@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from types import FrameType
 from typing import Any
 
@@ -34,7 +35,7 @@ class Report:
 
 def guarded(command: Callable[[], Any]) -> int:
     """Run a command; every error becomes a report, and the exit code is returned."""
-    asked = set(_before_dashes(sys.argv[1:]))
+    asked = _before_dashes(sys.argv[1:])
     signal.signal(signal.SIGTERM, _terminated)
     try:
         code = command()
@@ -46,12 +47,18 @@ def guarded(command: Callable[[], Any]) -> int:
         if "--debug" in asked:
             sys.stderr.write(redacted("".join(traceback.format_exception(error))))
         report = reported(error)
-        show(report, as_json="--json" in asked)
+        show(report, as_json=wants_json(asked))
         return report.exit_code
 
 
 def _before_dashes(argv: list[str]) -> list[str]:
     return argv[: argv.index("--")] if "--" in argv else argv
+
+
+def wants_json(arguments: list[str]) -> bool:
+    """Whether errors are to be JSON: asked of the words themselves, which may be no valid command line."""
+    pairs = pairwise(arguments)
+    return bool({"--json", "--format=json"} & set(arguments)) or ("--format", "json") in pairs
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

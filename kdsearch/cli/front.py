@@ -41,12 +41,15 @@ def pareto(
     front = _front(options, study, within)
     members = front.members
     show = members or (everything and ceilings.deployable(front.rows))
+    data = front.data()
+    listed = [trial for trial in data["trials"] if trial["on_front"] or (everything and trial["quality"])]
     output.show(
         options,
         "pareto",
-        front.data(),
+        data,
         human=lambda: front.human(everything=everything) if show else (),
         ids=(row.number for row in members),
+        rows=listed,
     )
     if options.json:
         return

@@ -36,6 +36,9 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
+    "init": Command(
+        "kdsearch.cli.init", "init", "Write a study file to begin with, and a sample of texts.", "Launch"
+    ),
     "run": Command("kdsearch.cli.run", "run", "Run a study file to its end, or go on with it.", "Launch"),
     "study": Command(
         "kdsearch.cli.study", "app", "Validate, create, list, show and report studies.", "Launch"
@@ -56,6 +59,9 @@ COMMANDS: dict[str, Command] = {
         "kdsearch.cli.predict", "predict", "Classify texts with an exported student.", "Export"
     ),
     "db": Command("kdsearch.cli.db", "app", "Look at the database, upgrade it, stop it.", "Maintain"),
+    "schema": Command(
+        "kdsearch.cli.schema", "schema", "Print the JSON Schema of the study file.", "Maintain"
+    ),
     "doctor": Command(
         "kdsearch.cli.doctor", "doctor", "Check this machine, the database and the artifacts.", "Maintain"
     ),

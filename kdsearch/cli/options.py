@@ -12,16 +12,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from kdsearch.core.errors import NotFoundError
+from kdsearch.core.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from kdsearch.store.connect import Store
 
 PANEL = "Everywhere"
+Form = Literal["human", "json", "csv", "quiet"]
+"""How an answer is written; `--json` and `-q` are short for two of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +34,24 @@ class Options:
     """Postgres URL; None means the embedded server."""
     artifacts: str | None = None
     """URL of the artifact store; None means a folder of the home."""
-    json: bool = False
-    quiet: bool = False
+    form: str | None = None
+    """One of `Form`, or what else a command offers; None: for people."""
     debug: bool = False
+
+    @property
+    def json(self) -> bool:
+        """Whether one JSON object is wanted."""
+        return self.form == "json"
+
+    @property
+    def csv(self) -> bool:
+        """Whether a table for programs is wanted."""
+        return self.form == "csv"
+
+    @property
+    def quiet(self) -> bool:
+        """Whether only names and numbers are wanted, and nothing said beside them."""
+        return self.form == "quiet"
 
     def over(self, outer: Options | None) -> Options:
         """These, and where they say nothing those that stood before the command's name."""
@@ -43,8 +60,7 @@ class Options:
         return Options(
             storage=self.storage or outer.storage,
             artifacts=self.artifacts or outer.artifacts,
-            json=self.json or outer.json,
-            quiet=self.quiet or outer.quiet,
+            form=self.form or outer.form,
             debug=self.debug or outer.debug,
         )
 
@@ -106,53 +122,78 @@ def child_environment(store: Store) -> dict[str, str]:
     }
 
 
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        envvar="KDSEARCH_STORAGE",
+        show_default=False,
+        rich_help_panel=PANEL,
+        help="Postgres to use. Without one, an embedded server in ./.kdsearch.",
+    ),
+]
+ArtifactsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        envvar="KDSEARCH_ARTIFACTS",
+        show_default=False,
+        rich_help_panel=PANEL,
+        help="Where trained students are kept, e.g. file:///srv/kdsearch.",
+    ),
+]
+FormOption = Annotated[
+    Form | None,
+    typer.Option(
+        "--format",
+        rich_help_panel=PANEL,
+        show_default=False,
+        help="A table for people, one JSON object, CSV, or names and numbers only. [default: human]",
+    ),
+]
+
+
 def _common(
     ctx: typer.Context,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            envvar="KDSEARCH_STORAGE",
-            show_default=False,
-            rich_help_panel=PANEL,
-            help="Postgres to use. Without one, an embedded server in ./.kdsearch.",
-        ),
-    ] = None,
-    artifacts: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            envvar="KDSEARCH_ARTIFACTS",
-            show_default=False,
-            rich_help_panel=PANEL,
-            help="Where trained students are kept, e.g. file:///srv/kdsearch.",
-        ),
-    ] = None,
+    storage: StorageOption = None,
+    artifacts: ArtifactsOption = None,
+    form: FormOption = None,
     as_json: Annotated[
-        bool, typer.Option("--json", rich_help_panel=PANEL, help="One JSON object on stdout.")
+        bool, typer.Option("--json", rich_help_panel=PANEL, help="Short for --format json.")
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", rich_help_panel=PANEL, help="Names and numbers only.")
+        bool, typer.Option("--quiet", "-q", rich_help_panel=PANEL, help="Short for --format quiet.")
     ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", rich_help_panel=PANEL, help="Tracebacks on errors.")
     ] = False,
 ) -> Options:
-    given = Options(storage=storage, artifacts=artifacts, json=as_json, quiet=quiet, debug=debug)
+    short = "json" if as_json else "quiet" if quiet else None
+    if form is not None and short not in (None, form):
+        raise UsageError(
+            f"--format {form} and {'--json' if as_json else '--quiet'} exclude each other",
+            hint="leave one of them out",
+        )
+    given = Options(storage=storage, artifacts=artifacts, form=form or short, debug=debug)
     return given.over(ctx.obj)
 
 
 def with_options(command: Callable[..., Any]) -> Callable[..., None]:
-    """The command with every common option in its signature; its own come first."""
+    """The command with every common option in its signature; its own come first.
+
+    A command that declares a common option itself, such as `form` with one more value, replaces it.
+    """
     own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
-    common = list(inspect.signature(_common).parameters.values())
+    names = {p.name for p in own}
+    every = [p.name for p in inspect.signature(_common).parameters.values() if p.name != "ctx"]
+    common = [p for p in inspect.signature(_common).parameters.values() if p.name not in names]
 
     def wrapped(ctx: typer.Context, **given: Any) -> None:
-        options = _common(ctx, **{p.name: given.pop(p.name) for p in common if p.name != "ctx"})
+        options = _common(ctx, **{name: given[name] for name in every})
         ctx.obj = options  # a group's commands find here what stood before their name
-        command(options, **given)
+        command(options, **{name: value for name, value in given.items() if name in names})
 
-    hints = {**get_type_hints(command, include_extras=True), **get_type_hints(_common, include_extras=True)}
+    hints = {**get_type_hints(_common, include_extras=True), **get_type_hints(command, include_extras=True)}
     parameters = [
         p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in (*own, *common)
     ]

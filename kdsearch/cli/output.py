@@ -1,4 +1,4 @@
-"""What a command prints: one JSON object, bare names, or tables for people.
+"""What a command prints: one JSON object, CSV, bare names, or tables for people.
 
 Data goes to stdout, everything said about it to stderr. Where stdout is no terminal the tables are
 plain text without colours or cut lines.
@@ -11,7 +11,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -32,19 +32,42 @@ def show(
     *,
     human: Callable[[], Iterable[RenderableType]],
     ids: Iterable[object] = (),
+    rows: Iterable[Mapping[str, Any]] | None = None,
 ) -> None:
     """Print a command's answer in the form that was asked for.
 
-    ``thing`` names the schema: ``pareto`` gives ``kdsearch.pareto/v1``. ``ids`` is what -q prints.
+    ``thing`` names the schema: ``pareto`` gives ``kdsearch.pareto/v1``. ``ids`` is what -q prints, ``rows``
+    what CSV has as its lines; where there are none, the whole answer is one.
     """
     if options.json:
         text = dumps({"schema": f"kdsearch.{thing}/v1", "data": data})
+    elif options.csv:
+        text = as_table([data] if rows is None else rows)
     elif options.quiet:
         text = "\n".join(str(name) for name in ids)
     else:
         text = rendered(human())
     if text:
         write(text)
+
+
+def as_table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """CSV with a column for each value that any row has: ``{a: {b: 1}}`` is 1 under ``a.b``."""
+    from kdsearch.export.tables import as_csv
+
+    flat = [dict(_flat(_plain(row))) for row in rows]
+    columns = list(dict.fromkeys(name for row in flat for name in row))
+    # what is an object in one row and absent in another has no column of its own
+    kept = [name for name in columns if not any(other.startswith(f"{name}.") for other in columns)]
+    return as_csv({name: row.get(name) for name in kept} for row in flat)
+
+
+def _flat(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in row.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", None if value in ({}, []) else value
 
 
 def write(text: str) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kdsearch.export.report import ReportRow
     from kdsearch.store.reads import StudyRow
 
-Form = Literal["human", "json", "csv", "md"]
+ReportForm = Literal["human", "json", "csv", "quiet", "md"]
 NOTE = (
     "Quality on the validation pool, 95 % intervals by bootstrap over its rows; of each student and scheme "
     "the best of the trials tried, which makes it optimistic. Gain: over the best trial on labels alone, "
@@ -41,10 +41,11 @@ def report(
     options: Options,
     study: StudyArgument,
     form: Annotated[
-        Form | None,
+        ReportForm | None,
         typer.Option(
             "--format",
-            help="How: a table, one JSON object, CSV, or Markdown. [default: human]",
+            show_default=False,
+            help="A table for people, one JSON object, CSV, names only, or Markdown. [default: human]",
         ),
     ] = None,
     test: Annotated[
@@ -62,7 +63,7 @@ def report(
     Example: kdsearch study report sms-spam --format md
     """
     row, rows = _read(options, study, test=test)
-    _show(options, row, rows, "json" if options.json else form or "human")
+    _show(options, row, rows)
 
 
 def _read(options: Options, study: str, *, test: bool) -> tuple[StudyRow, list[ReportRow]]:
@@ -84,23 +85,25 @@ def _read(options: Options, study: str, *, test: bool) -> tuple[StudyRow, list[R
         return row, reporting.report(store, row, trials, test=test, on_progress=progress)
 
 
-def _show(options: Options, study: StudyRow, rows: Sequence[ReportRow], form: Form) -> None:
-    if form == "csv" and not options.quiet:
-        from kdsearch.export.tables import as_csv
-
-        output.write(as_csv(record(row) for row in rows))
-    elif form == "md" and not options.quiet:
+def _show(options: Options, study: StudyRow, rows: Sequence[ReportRow]) -> None:
+    if options.form == "md":
         output.write(markdown(study, rows))
-    else:
-        asked = Options(**{**asdict(options), "json": form == "json"})
-        data = {
-            "study": study.name,
-            "quality": study.quality_name,
-            "latency": study.latency_name,
-            "rows": [asdict(row) for row in rows],
-        }
-        ids = (row.trial for row in rows if row.trial is not None)
-        output.show(asked, "report", data, human=lambda: _human(study, rows), ids=ids)
+        return
+    data = {
+        "study": study.name,
+        "quality": study.quality_name,
+        "latency": study.latency_name,
+        "rows": [asdict(row) for row in rows],
+    }
+    ids = (row.trial for row in rows if row.trial is not None)
+    output.show(
+        options,
+        "report",
+        data,
+        human=lambda: _human(study, rows),
+        ids=ids,
+        rows=[record(row) for row in rows],
+    )
 
 
 # ---------------------------------------------------------------- for people and for articles

@@ -245,7 +245,9 @@ def _print_front(options: Options, front: answers.Front, why: str) -> None:
         "trial_counts": dict(front.study.counts),
         **front.data(),
     }
-    output.show(options, "run", data, human=front.human, ids=(row.number for row in front.members))
+    numbers = [row.number for row in front.members]
+    members = [trial for trial in data["trials"] if trial["on_front"]]
+    output.show(options, "run", data, human=front.human, ids=numbers, rows=members)
     if not options.json:
         name = front.study.name
         output.say(f"study {name} is done: {why}", options=options)

@@ -144,6 +144,7 @@ def list_studies(options: Options) -> None:
         data,
         human=lambda: [_table(rows)] if rows else [],
         ids=(row.name for row in rows),
+        rows=data["studies"],
     )
     if not rows and not options.json:
         output.say("no studies yet; launch one: kdsearch run study.yaml", options=options)

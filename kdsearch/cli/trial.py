@@ -60,7 +60,7 @@ def list_trials(
         for trial in front.rows
         if asked.admits(trial) and wanted in (None, trial.state) and (trial.number in members or not on_front)
     ]
-    data = {
+    data: dict[str, Any] = {
         "study": study,
         "trials": [front.trial(trial, on_front=trial.number in members) for trial in rows],
     }
@@ -70,6 +70,7 @@ def list_trials(
         data,
         human=lambda: answers.trials(row, rows, front=members, states=True) if rows else [],
         ids=(trial.number for trial in rows),
+        rows=data["trials"],
     )
     if not rows and not options.json:
         output.say(_why_empty(study, some=bool(front.rows)), options=options)

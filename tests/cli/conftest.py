@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kdsearch.cli import errors, main
 from kdsearch.core.records import (
     EpochReport,
     Failure,
@@ -85,6 +87,34 @@ def kdsearch(tmp_path: Path, environment: dict[str, str]) -> Run:
         return Answer(ended.returncode, ended.stdout, ended.stderr)
 
     return run
+
+
+@pytest.fixture
+def inside(
+    tmp_path: Path,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[Run]:
+    """As `kdsearch`, but in this process: for what needs none of its own, and is asked many times."""
+    terminated = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: str, storage: str | None = None, **more: str) -> Answer:
+        with monkeypatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith("KDSEARCH_")]:
+                patch.delenv(name)
+            for name, value in {**environment, **more}.items():
+                patch.setenv(name, value)
+            if storage is not None:
+                patch.setenv("KDSEARCH_STORAGE", storage)
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "argv", ["kdsearch", *arguments])
+            capsys.readouterr()
+            code = errors.guarded(lambda: main.application()(prog_name="kdsearch", standalone_mode=False))
+            return Answer(code, *capsys.readouterr())
+
+    yield run
+    signal.signal(signal.SIGTERM, terminated)
 
 
 PROFILE = HardwareProfile(

@@ -151,10 +151,10 @@ def test_passwords_are_never_shown(text: str) -> None:
 
 
 def test_options_before_the_command_are_kept_and_those_after_it_win() -> None:
-    outer = Options(storage="a", json=True)
-    assert Options(storage="b").over(outer) == Options(storage="b", json=True)
+    outer = Options(storage="a", form="json")
+    assert Options(storage="b").over(outer) == Options(storage="b", form="json")
     assert Options().over(outer) == outer
-    assert Options(quiet=True).over(None) == Options(quiet=True)
+    assert Options(form="quiet").over(None) == Options(form="quiet")
 
 
 def test_reports_of_every_kind_of_error() -> None:
