@@ -8,7 +8,8 @@
 studies/search_table.yaml is prepared once for each data set; then every configuration is trained with two
 seeds, both data sets and both seeds of one before the next, so that what is there after a cut is balanced.
 Killed at any time, the same command goes on; at most the running training of each worker is lost. More
-configurations later, or more workers, train what is missing. The tables go to benchmarks/search/tables.
+configurations later, or more workers, train what is missing. The tables go to benchmarks/search/tables; what
+is in them is not trained again either, on whatever machine, if the teacher comes out the same there.
 """
 
 from __future__ import annotations
@@ -19,17 +20,18 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from benchmarks.arms import Bench, arguments, bench, changed, load_spec
-from benchmarks.search import design
+from benchmarks.search import design, earlier
 from benchmarks.search.assemble import TEACHER, assemble
 from benchmarks.search.ground import Ground
 from benchmarks.search.journal import Journal, records
-from benchmarks.search.table import TABLES
+from benchmarks.search.table import TABLES, Table
 from kdsearch.cli.options import child_environment
 from kdsearch.core.records import TrialConfig
 
@@ -54,9 +56,12 @@ def units(grounds: Sequence[Ground], configs: Sequence[TrialConfig], seeds: Sequ
                 yield Unit(ground, number, design.seeded(config, seed))
 
 
-def train_all(todo: Sequence[Unit], path: Path, *, shard: int = 0, shards: int = 1) -> None:
-    """Train this worker's share of what no journal of the folder has."""
-    done = {(run["data"], run["key"]) for run in records(path.parent, RUNS)}
+def train_all(
+    todo: Sequence[Unit], path: Path, known: Sequence[Table] = (), *, shard: int = 0, shards: int = 1
+) -> None:
+    """Train this worker's share of what neither a journal of the folder nor a table has."""
+    there = chain(records(path.parent, RUNS), *map(earlier.runs, known))
+    done = {(run["data"], run["key"]) for run in there}
     own = todo[shard::shards]
     left = [unit for unit in own if (unit.ground.data, unit.config.key) not in done]
     print(f"{len(own) - len(left)} of {len(own)} trainings are there", file=sys.stderr, flush=True)
@@ -122,10 +127,12 @@ def write_tables(
     configs: Sequence[TrialConfig],
     seeds: Sequence[int],
     folder: Path,
+    known: Sequence[Table],
     into: Path,
 ) -> None:
-    """What there is."""
-    runs, latencies = list(records(folder, RUNS)), list(records(folder, LATENCIES))
+    """What there is, with what was there."""
+    runs = [*chain(*map(earlier.runs, known)), *records(folder, RUNS)]
+    latencies = [*chain(*map(earlier.latencies, known)), *records(folder, LATENCIES)]
     for ground in grounds:
         table = assemble(ground, configs, seeds, runs, latencies)
         table.save(into / f"{ground.data}.json.gz")
@@ -180,8 +187,11 @@ def main() -> None:
     torch.set_num_threads(1)
     with bench("search", options) as bench_:
         grounds, folder = prepared(bench_, options), bench_.folder
-        configs = design.configurations(grounds[0].plan, options.configs)
-        assert all(design.configurations(g.plan, options.configs) == configs for g in grounds)
+        into = options.out or (folder / "tables" if options.small else TABLES)
+        known = [table for ground in grounds if (table := earlier.earlier(ground, into)) is not None]
+        count = max([options.configs, *(max(table.numbers_C) + 1 for table in known)])
+        configs = design.configurations(grounds[0].plan, count)
+        assert all(design.configurations(g.plan, count) == configs for g in grounds)
         if options.latency:
             measure_all(grounds, configs, folder / LATENCIES, rounds=options.rounds, again=options.again)
         elif options.workers > 1 and options.shard is None and not options.tables:
@@ -189,10 +199,9 @@ def main() -> None:
         elif not options.tables:
             shard, todo = options.shard or 0, list(units(grounds, configs, options.seeds))
             path = folder / RUNS.replace("*", str(shard))
-            train_all(todo, path, shard=shard, shards=options.workers)
+            train_all(todo, path, known, shard=shard, shards=options.workers)
         if options.shard is None:
-            into = options.out or (folder / "tables" if options.small else TABLES)
-            write_tables(grounds, configs, options.seeds, folder, into)
+            write_tables(grounds, configs, options.seeds, folder, known, into)
 
 
 if __name__ == "__main__":

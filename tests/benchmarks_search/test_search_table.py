@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks.arms import Spec, load_spec, write_study
-from benchmarks.search import design, train
+from benchmarks.search import design, earlier, train
 from benchmarks.search.assemble import TEACHER, assemble, newest
 from benchmarks.search.design import configurations
 from benchmarks.search.ground import Ground
@@ -282,3 +282,29 @@ def test_a_training_that_diverges_is_on_record(ground: Ground) -> None:
     table = assemble(ground, [wild], [wild.seed], [record], [])
     assert table.diverged_CS.all()
     assert np.isnan(table.quality_CSE[..., -1]).all()
+
+
+def test_what_a_table_has_is_not_trained_again(
+    ground: Ground, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = next(c for c in configurations(ground.plan, 60) if c.scheme == "none")
+    run = {"number": 0, **ground.train(config)}
+    train.measure_all([ground], [config], tmp_path / "latencies.jsonl", rounds=1, again=False)
+    figures = list(records(tmp_path, "latencies.jsonl"))
+    assert earlier.earlier(ground, tmp_path / "tables") is None
+    table = assemble(ground, [config], [config.seed], [run], figures)
+    path = tmp_path / "tables" / f"{ground.data}.json.gz"
+    table.save(path)
+
+    found = earlier.earlier(ground, path.parent)
+    assert found is not None
+    capsys.readouterr()
+    train.train_all(list(train.units([ground], [config], [config.seed])), tmp_path / "runs-0.jsonl", [found])
+    assert "1 of 1 trainings are there" in capsys.readouterr().err
+    again = tmp_path / "tables" / "again.json.gz"
+    assemble(ground, [config], [config.seed], earlier.runs(found), earlier.latencies(found)).save(again)
+    assert again.read_bytes() == path.read_bytes()
+
+    replace(table, teacher=replace(table.teacher, quality=0.1)).save(path)
+    with pytest.raises(ConflictError, match="trained from a teacher"):
+        earlier.earlier(ground, path.parent)
