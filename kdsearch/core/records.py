@@ -13,6 +13,8 @@ from kdsearch.core.space import Scalar
 TrialState = Literal["waiting", "running", "paused", "complete", "stopped", "rejected", "failed"]
 Values: TypeAlias = tuple[tuple[str, Scalar], ...]
 Identity: TypeAlias = tuple[str, Values, str, Values, tuple[float, int, int, int]]
+Confusion: TypeAlias = tuple[tuple[int, ...], ...]
+"""Rows of each true label (first index) by predicted label, both in the order of the study's labels."""
 FINISHED: tuple[TrialState, ...] = ("complete", "stopped", "rejected", "failed")
 
 
@@ -140,6 +142,8 @@ class Latency:
     noisy: bool
     """True if something else may have used the host meanwhile."""
     profile: HardwareProfile
+    quantiles_ms: tuple[float, ...] = ()
+    """Of the timed queries, from the fastest to the slowest in equal steps; old figures have none."""
 
     def at(self, objective: str) -> float:
         """The figure that a study's objective names: ``p90_ms``, ``p50_ms`` or ``p99_ms``."""
@@ -152,7 +156,8 @@ class Latency:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Latency:
         """From what `to_json` gave."""
-        return cls(**{**data, "profile": HardwareProfile(**data["profile"])})
+        quantiles_ms = tuple(data.get("quantiles_ms", ()))
+        return cls(**{**data, "profile": HardwareProfile(**data["profile"]), "quantiles_ms": quantiles_ms})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +178,8 @@ class TrialResult:
     """Of the teacher that was trained jointly, after its last step; None where the scheme trains none."""
     peak_memory_mb: float | None = None
     """Largest resident memory (CUDA: allocated) of the worker while it trained, in 10^6 bytes."""
+    confusion: Confusion | None = None
+    """Of the best epoch, on the rows of the validation pool that have a label; old results have none."""
 
 
 @dataclass(frozen=True, kw_only=True)

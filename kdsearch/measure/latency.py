@@ -32,6 +32,8 @@ LOCK_TIMEOUT_S = 30.0
 TRIES = 3
 LONGEST_MS, LONGEST_SHARE = 1000.0, 50.0
 """A query of more than a second that takes fifty times as long as the usual one did not run undisturbed."""
+QUANTILES = 101
+"""From the fastest query to the slowest: enough for a histogram, whatever the number of queries."""
 MOST_QUERIES = 1000
 """Distinct queries; they are repeated in the same order for as long as the protocol asks."""
 
@@ -57,6 +59,11 @@ class _Times:
 def percentile(values: Sequence[float], share: float) -> float:
     """By nearest rank: the smallest value that at least this share of the values does not exceed."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def quantiles(values: Sequence[float]) -> tuple[float, ...]:
+    """In equal steps from the smallest value to the largest, to a thousandth of themselves."""
+    return tuple(float(f"{found:.4g}") for found in np.quantile(values, np.linspace(0, 1, QUANTILES)))
 
 
 def query_texts(texts: Sequence[str], batch_size: int, seed: int) -> list[list[str]]:
@@ -163,4 +170,5 @@ def measure_latency(
         tokenize_p50_ms=percentile(times.tokenise, 0.50),
         noisy=not alone,
         profile=hardware_profile(spec),
+        quantiles_ms=quantiles(times.queries),
     )

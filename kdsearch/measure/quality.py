@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from kdsearch.core.records import Scores
+from kdsearch.core.records import Confusion, Scores
 
 Floats: TypeAlias = npt.NDArray[np.floating]
 Ints: TypeAlias = npt.NDArray[np.integer]
@@ -119,6 +119,15 @@ def score(
         agreement=agreement,
         coverage=None if historical_NKC is None else _coverage(predicted_N, true_N, historical_NKC[known]),
     )
+
+
+def confusion(logits_NC: Floats, labels_N: Ints) -> Confusion:
+    """How many rows of each true label were taken for each label; rows without a label are left out."""
+    num_labels = logits_NC.shape[1]
+    known = np.flatnonzero(labels_N >= 0)
+    cells = labels_N[known].astype(np.int64) * num_labels + logits_NC[known].argmax(1)
+    counts_CC = np.bincount(cells, minlength=num_labels**2).reshape(num_labels, num_labels)
+    return tuple(tuple(map(int, row)) for row in counts_CC)
 
 
 def _coverage(predicted_N: Ints, true_N: Ints, historical_NKC: Floats) -> float:

@@ -51,6 +51,9 @@ UPDATE kdsearch.study SET state = :state, error = :error WHERE id = :study_id;
 -- name: set_teacher
 UPDATE kdsearch.study SET teacher = CAST(:teacher AS jsonb) WHERE id = :study_id;
 
+-- name: set_validation_rows
+UPDATE kdsearch.study SET validation_rows = :validation_rows WHERE id = :study_id;
+
 -- name: set_prepared
 UPDATE kdsearch.study SET prepared = :prepared WHERE id = :study_id;
 
@@ -609,7 +612,10 @@ WHERE CAST(:name AS text) IS NULL OR s.name = :name
 ORDER BY s.created_at DESC, s.id DESC;
 
 -- name: list_trials
-SELECT t.number, t.state, t.origin, t.config, t.scores, t.latency, t.constraints, t.attempt, t.worker_id, t.result,
+-- Of one trial all there is; in a list neither the quantiles of its latency nor its confusion matrix.
+SELECT t.number, t.state, t.origin, t.config, t.scores, t.constraints, t.attempt, t.worker_id,
+    CASE WHEN CAST(:number AS integer) IS NULL THEN t.latency - 'quantiles_ms' ELSE t.latency END AS latency,
+    CASE WHEN CAST(:number AS integer) IS NULL THEN t.result - 'confusion' ELSE t.result END AS result,
     t.epochs_run, t.deaths, t.accumulate, t.failure, t.created_at, t.started_at, t.finished_at, s.spec_json #>> '{objectives,latency}' AS latency_name
 FROM kdsearch.trial t JOIN kdsearch.study s ON s.id = t.study_id
 WHERE t.study_id = :study_id AND t.repeat = 0
@@ -708,6 +714,51 @@ SELECT t.number, t.state, t.origin, t.student, t.scheme, t.quality,
 FROM kdsearch.trial t
 WHERE t.study_id = :study_id AND t.repeat = 0
 ORDER BY t.number;
+
+-- ================================================================ what goes on
+
+-- name: change
+SELECT s.state, count(t.id) FILTER (WHERE t.repeat = 0) AS num_trials,
+    count(t.finished_at) FILTER (WHERE t.repeat = 0) AS num_finished,
+    concat_ws(' ', s.state, s.budget_trials, count(t.id), count(t.finished_at), sum(t.attempt), sum(t.epochs_run),
+        max(t.finished_at), count(*) FILTER (WHERE t.state = 'paused'),
+        (SELECT count(*) + count(r.ended_at) FROM kdsearch.request r WHERE r.study_id = s.id)) AS token
+FROM kdsearch.study s LEFT JOIN kdsearch.trial t ON t.study_id = s.id
+WHERE s.id = :study_id
+GROUP BY s.id;
+
+-- name: list_running
+SELECT t.number, t.repeat, t.attempt, t.worker_id AS worker, t.student, t.scheme, a.started_at, t.epochs_run,
+    CAST(t.config ->> 'epochs' AS integer) AS epochs,
+    CASE WHEN e.seconds IS NOT NULL THEN greatest(0,
+        e.seconds * (CAST(t.config ->> 'epochs' AS integer) - t.epochs_run)
+        - extract(epoch FROM clock_timestamp() - greatest(e.at, a.started_at))) END AS seconds_left
+FROM kdsearch.trial t
+JOIN kdsearch.attempt a ON (a.study_id, a.number, a.repeat, a.attempt) = (t.study_id, t.number, t.repeat, t.attempt)
+LEFT JOIN LATERAL (
+    SELECT avg(seconds) AS seconds, max(at) AS at FROM kdsearch.epoch
+    WHERE study_id = t.study_id AND number = t.number AND repeat = t.repeat) e ON true
+WHERE t.study_id = :study_id AND t.state = 'running'
+ORDER BY t.number, t.repeat;
+
+-- name: list_troubles
+SELECT a.number, a.repeat, a.attempt, a.worker_id AS worker, a.started_at, a.ended_at, a.ended, a.traceback,
+    t.state, CASE WHEN a.attempt = t.attempt THEN coalesce(t.failure ->> 'message', '') ELSE '' END AS message
+FROM kdsearch.attempt a JOIN kdsearch.trial t
+    ON (t.study_id, t.number, t.repeat) = (a.study_id, a.number, a.repeat)
+WHERE a.study_id = :study_id AND a.ended IN ('lost', 'hang', 'crash', 'out_of_memory', 'exception')
+ORDER BY a.ended_at DESC, a.number LIMIT :most;
+
+-- name: list_importances
+SELECT objective, num_trials, importances, at FROM kdsearch.importance WHERE study_id = :study_id
+ORDER BY objective DESC;
+
+-- name: set_importance
+INSERT INTO kdsearch.importance (study_id, objective, num_trials, importances)
+VALUES (:study_id, :objective, :num_trials, CAST(:importances AS jsonb))
+ON CONFLICT (study_id, objective) DO UPDATE
+SET num_trials = excluded.num_trials, importances = excluded.importances, at = clock_timestamp()
+WHERE kdsearch.importance.num_trials <= excluded.num_trials;
 
 -- ================================================================ what people ask for
 

@@ -11,9 +11,21 @@ from sqlalchemy import Connection, Engine, RowMapping
 
 from kdsearch.core import pareto
 from kdsearch.core.errors import NotFoundError
-from kdsearch.core.records import Decision, Failure, Latency, Scores, Standing, TrialConfig, TrialState, Tried
+from kdsearch.core.records import (
+    Confusion,
+    Decision,
+    Failure,
+    Latency,
+    Scores,
+    Standing,
+    TrialConfig,
+    TrialState,
+    Tried,
+)
 from kdsearch.core.space import Scalar
 from kdsearch.store.history import History
+from kdsearch.store.reads_live import importances as importances
+from kdsearch.store.requests import requests as requests
 from kdsearch.store.rows import AttemptRow, DecisionRow, RepeatRow
 from kdsearch.store.sql import execute, number, numbers
 from kdsearch.store.studies import StudyState, not_found
@@ -26,6 +38,8 @@ class TeacherRow:
 
     scores: Scores
     latency: Latency | None
+    confusion: Confusion | None = None
+    """On the validation pool; None where it was not kept."""
 
     @property
     def quality(self) -> float:
@@ -64,6 +78,8 @@ class StudyRow:
     epochs_run: int = 0
     """Of all trials together; repeats are not among them."""
     prepared: str | None
+    validation_rows: str | None = None
+    """Gzipped JSON lines of the validation pool: ``text``, ``label``, ``teacher``; None where hidden."""
     teacher: TeacherRow | None
     quality_name: str
     latency_name: str
@@ -107,6 +123,8 @@ class TrialRow:
     """Of the teacher that was trained beside the student; None where there was none."""
     peak_memory_mb: float | None = None
     """10^6 bytes."""
+    confusion: Confusion | None = None
+    """On the validation pool; left out of lists, as are the quantiles of the latency."""
     failure: Failure | None
     artifact: str | None
     validation_logits: str | None
@@ -165,6 +183,12 @@ def latency_of(data: Mapping[str, Any] | None) -> Latency | None:
     return None if data is None else Latency.from_json(data)
 
 
+def confusion_of(data: Mapping[str, Any]) -> Confusion | None:
+    """Counts that a result or a teacher has; None where they were not kept."""
+    found = data.get("confusion")
+    return None if found is None else tuple(map(tuple, found))
+
+
 def scores_of(data: Mapping[str, Any] | None) -> Scores | None:
     """Stored scores."""
     if data is None:
@@ -187,10 +211,11 @@ def _study(row: RowMapping) -> StudyRow:
     teacher = row["teacher"]
     scores = scores_of(teacher["scores"]) if teacher else None
     kept = {name: row[name] for name in StudyRow.__dataclass_fields__ if name in row and name != "teacher"}
+    timed, counts = (latency_of(teacher["latency"]), confusion_of(teacher)) if teacher else (None, None)
     return StudyRow(
         **kept,
         spec=spec,
-        teacher=TeacherRow(scores=scores, latency=latency_of(teacher["latency"])) if scores else None,
+        teacher=TeacherRow(scores=scores, latency=timed, confusion=counts) if scores else None,
         quality_name=objectives["quality"],
         latency_name=objectives["latency"],
     )
@@ -236,6 +261,7 @@ def _trial(row: RowMapping) -> TrialRow:
         latency_ms=None if latency is None else latency.at(row["latency_name"]),
         size_mb=None if latency is None else latency.size_mb,
         teacher=scores_of(result.get("teacher")),
+        confusion=confusion_of(result),
         feasible=limits is not None and all(excess <= 0 for excess in numbers(limits).values()),
         worker=row["worker_id"],
         failure=None if failure is None else Failure(**failure),

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 from sqlalchemy import Connection, Engine
 
 from kdsearch.core.errors import ConflictError, NotFoundError
-from kdsearch.core.records import Latency, Scores
+from kdsearch.core.records import Confusion, Latency, Scores
 from kdsearch.core.spec import BudgetSpec
 from kdsearch.store.sql import execute
 from kdsearch.store.transactions import begin, repeatable
@@ -121,9 +121,19 @@ def set_prepared(engine: Engine, study_id: int, sha256: str) -> None:
 
 
 @repeatable
-def set_teacher(engine: Engine, study_id: int, scores: Scores, latency: Latency | None) -> None:
+def set_validation_rows(engine: Engine, study_id: int, sha256: str) -> None:
+    """Name what the dashboard shows single texts from: gzipped JSON lines in the pool's order."""
+    with begin(engine) as connection:
+        execute(connection, "set_validation_rows", study_id=study_id, validation_rows=sha256)
+
+
+@repeatable
+def set_teacher(
+    engine: Engine, study_id: int, scores: Scores, latency: Latency | None, confusion: Confusion | None = None
+) -> None:
     """Keep the teacher's figures, taken under the protocol of the students'."""
-    teacher = {"scores": asdict(scores), "latency": latency.to_json() if latency else None}
+    timed = latency.to_json() if latency else None
+    teacher = {"scores": asdict(scores), "latency": timed, "confusion": confusion}
     with begin(engine) as connection:
         execute(connection, "set_teacher", study_id=study_id, teacher=teacher)
 

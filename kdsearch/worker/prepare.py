@@ -20,7 +20,7 @@ from kdsearch.data.dataset import load_saved
 from kdsearch.data.prepared import TEACHER_VOCABULARY, Prepared, PreparedPool, RecordedTrajectory
 from kdsearch.distill.stage import TEACHER, TRAJECTORY
 from kdsearch.measure.profile import hardware_profile
-from kdsearch.measure.quality import score
+from kdsearch.measure.quality import confusion, score
 from kdsearch.store import preparations, studies
 from kdsearch.store.preparations import PreparationLease
 from kdsearch.teachers import source
@@ -157,7 +157,8 @@ class _Preparation:
             historical_NKC=past.validation.get("validation"),
         )
         latency = None if teacher.labeller is None else self._latency(teacher.labeller)
-        studies.set_teacher(self.context.store.engine, self.context.study.id, scores, latency)
+        counts = confusion(teacher.logits["validation"], self.own.pools["validation"].labels_N)
+        studies.set_teacher(self.context.store.engine, self.context.study.id, scores, latency, counts)
 
     def _latency(self, teacher: Labeller) -> Latency:
         self.preparing.say("measuring the teacher")

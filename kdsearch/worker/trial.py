@@ -22,6 +22,7 @@ from kdsearch.core.records import Decision, EpochReport, Failure, Latency, Score
 from kdsearch.distill.fit import FitReport, FitSettings, Keep, fit
 from kdsearch.distill.live import LiveTeacher
 from kdsearch.distill.stage import Stage
+from kdsearch.measure.quality import confusion
 from kdsearch.store.leases import Lease
 from kdsearch.students.base import Student
 from kdsearch.students.building import save_student
@@ -317,6 +318,7 @@ class _Trial:
             validation_logits=self.delivery.put(array_bytes(report.validation_logits_NC)),
             teacher=trained.teacher,
             peak_memory_mb=trained.peak_memory_mb,
+            confusion=confusion(report.validation_logits_NC, self.material.validation_labels),
         )
 
 

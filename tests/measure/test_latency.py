@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,6 +98,11 @@ def test_figures_are_consistent(recording: Recording, tmp_path: Path) -> None:
     assert figure.mean_ms * figure.num_queries <= figure.seconds * 1e3
     assert (figure.size_mb, figure.num_params) == (1.5, 42)
     assert figure.tokenize_p50_ms > 0
+    assert len(figure.quantiles_ms) == latency.QUANTILES
+    assert list(figure.quantiles_ms) == sorted(figure.quantiles_ms)
+    assert figure.quantiles_ms[0] <= figure.p50_ms * 1.001
+    assert figure.quantiles_ms[-1] >= figure.p99_ms * 0.999
+    assert Latency.from_json(json.loads(json.dumps(figure.to_json()))) == figure
     assert (figure.profile.runtime, figure.profile.device, figure.profile.batch_size) == ("onnx", "cpu", 1)
 
 

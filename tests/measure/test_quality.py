@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, recall_score
 
-from kdsearch.measure.quality import bootstrap_interval, paired_bootstrap, score
+from kdsearch.measure.quality import bootstrap_interval, confusion, paired_bootstrap, score
 
 LABELS = ("ham", "spam", "odd:one")
 
@@ -188,3 +188,12 @@ def test_pairing_makes_the_interval_narrower_than_two_apart() -> None:
     paired = paired_bootstrap(first, second, true, **args)
     low, high = bootstrap_interval(first, true, **args)
     assert paired.high - paired.low < 0.6 * (high - low)
+
+
+def test_confusion_counts_true_by_predicted_and_leaves_out_what_has_no_label() -> None:
+    rng = np.random.default_rng(3)
+    logits_NC, labels_N = rng.normal(size=(40, 3)), rng.integers(-1, 3, size=40)
+    known = labels_N >= 0
+    expected = confusion_matrix(labels_N[known], logits_NC[known].argmax(1), labels=range(3))
+    assert confusion(logits_NC, labels_N) == tuple(map(tuple, expected.tolist()))
+    assert confusion(logits_NC, np.full(40, -1)) == ((0, 0, 0),) * 3
