@@ -31,8 +31,9 @@ from kdsearch.data.prepared import Prepared
 from kdsearch.data.tokens import TokenPool
 from kdsearch.export.report import ReportRow, report
 from kdsearch.store import reads
-from kdsearch.store.connect import Store, open_store, resolve_home
+from kdsearch.store.connect import Store, open_store
 from kdsearch.store.reads import StudyRow, TrialRow
+from kdsearch.store.statefolder import resolve_home
 
 FloatArray = npt.NDArray[np.float32]
 Spec = dict[str, Any]

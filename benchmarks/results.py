@@ -25,8 +25,9 @@ from kdsearch.export.bundle import export_student
 from kdsearch.export.manifest import Manifest
 from kdsearch.measure.quality import bootstrap_interval, paired_bootstrap, score
 from kdsearch.store import reads
-from kdsearch.store.connect import Store, open_store, resolve_home
+from kdsearch.store.connect import Store, open_store
 from kdsearch.store.reads import StudyRow, TrialRow
+from kdsearch.store.statefolder import resolve_home
 from kdsearch.teachers import source
 from kdsearch.teachers.signals import compute_logits
 

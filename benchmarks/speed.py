@@ -26,7 +26,8 @@ from kdsearch.data.prepared import Prepared
 from kdsearch.measure.hostlock import HostLock, lock_folder
 from kdsearch.measure.latency import measure_latency
 from kdsearch.store import reads
-from kdsearch.store.connect import open_store, resolve_home
+from kdsearch.store.connect import open_store
+from kdsearch.store.statefolder import resolve_home
 from kdsearch.store.studies import find_study
 from kdsearch.students.building import load_student
 from kdsearch.teachers import source

@@ -18,19 +18,26 @@ from urllib.parse import urlencode
 
 import typer
 
-from kdsearch.cli import output
+from kdsearch.cli import completing, output
 from kdsearch.cli.options import Options, child_environment
 from kdsearch.core.errors import KdsearchError, UsageError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 START_S = 60.0
+StudyArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[STUDY]",
+        help="Open at this study.",
+        show_default=False,
+        autocompletion=completing.study_names,
+    ),
+]
 
 
 def dashboard(
     options: Options,
-    study: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="Open at this study.", show_default=False)
-    ] = None,
+    study: StudyArgument = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to serve on.")] = 8501,
     host: Annotated[
         str, typer.Option("--host", metavar="ADDRESS", help="Address to serve on.")

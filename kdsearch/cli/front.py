@@ -6,12 +6,20 @@ from typing import Annotated
 
 import typer
 
-from kdsearch.cli import answers, output
+from kdsearch.cli import answers, completing, output
 from kdsearch.cli import within as ceilings
 from kdsearch.cli.options import Options
 from kdsearch.cli.within import WithinOption
 
-StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.", show_default=False)]
+StudyArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        help="The study's name.",
+        show_default=False,
+        autocompletion=completing.study_names,
+    ),
+]
 
 
 def _front(options: Options, study: str, within: list[str] | None) -> answers.Front:

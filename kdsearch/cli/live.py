@@ -40,7 +40,7 @@ class Look:
     preparing: str
     """What the preparation does now; empty when it is over."""
     again: str = ""
-    """How far the finalists are; empty where none is trained again."""
+    """How far the finalists are, or that the study is paused; else empty."""
 
     @property
     def study(self) -> StudyRow:
@@ -70,7 +70,10 @@ def look(engine: Engine, name: str) -> Look:
     preparation = reads.preparation(engine, study.id)
     said = {"waiting": "waiting for a worker", "running": preparation.progress or "the teacher"}
     preparing = said.get(preparation.state, "")
-    return Look(front, running, preparing, _again(reads.repeats(engine, study.id)))
+    again = _again(reads.repeats(engine, study.id))
+    if study.state == "paused":
+        again = f"paused; what runs goes on to its end. Let it go on: kdsearch study resume {name}"
+    return Look(front, running, preparing, again)
 
 
 def _again(repeats: Sequence[RepeatRow]) -> str:

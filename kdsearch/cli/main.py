@@ -40,17 +40,17 @@ COMMANDS: dict[str, Command] = {
         "kdsearch.cli.init", "init", "Write a study file to begin with, and a sample of texts.", "Launch"
     ),
     "run": Command("kdsearch.cli.run", "run", "Run a study file to its end, or go on with it.", "Launch"),
-    "study": Command(
-        "kdsearch.cli.study", "app", "Validate, create, list, show and report studies.", "Launch"
-    ),
+    "study": Command("kdsearch.cli.study", "app", "Plan, create, show, steer and report studies.", "Launch"),
     "worker": Command(
-        "kdsearch.cli.worker", "app", "Work on a study, from this machine or another.", "Launch"
+        "kdsearch.cli.worker", "app", "Start, list and drain workers, on this machine or others.", "Launch"
     ),
     "pareto": Command(
         "kdsearch.cli.front", "pareto", "Show the Pareto front: quality against latency.", "Browse"
     ),
     "best": Command("kdsearch.cli.front", "best", "Show the best student within a budget.", "Browse"),
-    "trial": Command("kdsearch.cli.trial", "app", "List and show the trials of a study.", "Browse"),
+    "trial": Command(
+        "kdsearch.cli.trial", "app", "List, show, compare and repeat the trials of a study.", "Browse"
+    ),
     "dashboard": Command("kdsearch.cli.dashboard", "dashboard", "Open the studies in a browser.", "Browse"),
     "export": Command(
         "kdsearch.cli.export", "export", "Export a student, proven equal to what was measured.", "Export"
@@ -61,6 +61,12 @@ COMMANDS: dict[str, Command] = {
     "db": Command("kdsearch.cli.db", "app", "Look at the database, upgrade it, stop it.", "Maintain"),
     "schema": Command(
         "kdsearch.cli.schema", "schema", "Print the JSON Schema of the study file.", "Maintain"
+    ),
+    "completion": Command(
+        "kdsearch.cli.completion",
+        "completion",
+        "Print what makes a shell complete commands, options and names of studies.",
+        "Maintain",
     ),
     "doctor": Command(
         "kdsearch.cli.doctor", "doctor", "Check this machine, the database and the artifacts.", "Maintain"

@@ -67,7 +67,7 @@ class Options:
     @property
     def home(self) -> Path:
         """Absolute path of the state folder: KDSEARCH_HOME, else ./.kdsearch."""
-        from kdsearch.store.connect import resolve_home
+        from kdsearch.store.statefolder import resolve_home
 
         return resolve_home(os.environ)
 
@@ -78,6 +78,10 @@ class Options:
 
         with open_store(self.storage, self.artifacts, home=self.home, check_schema=check_schema) as store:
             yield store
+            if store.embedded:
+                from kdsearch.cli import completing
+
+                completing.remember(store)
 
     @contextmanager
     def writing(self) -> Iterator[Store]:

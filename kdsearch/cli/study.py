@@ -1,4 +1,4 @@
-"""`kdsearch study validate | create | list | show | report`."""
+"""`kdsearch study validate | create | list | show`, and under this name what other modules do to studies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from kdsearch.cli import answers, output, report
+from kdsearch.cli import answers, controls, difference, output, report
 from kdsearch.cli.front import StudyArgument
 from kdsearch.cli.options import Options, group, with_options
 from kdsearch.cli.spent import budget_data, budget_text, finished, spent_data, why_ended
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from kdsearch.store.connect import Store
     from kdsearch.store.reads import StudyRow, TrialRow
 
-app = group("Validate, create, list, show and report studies.")
-app.command("report")(with_options(report.report))
+app = group("Plan, create, show, steer and report studies.")
 FileArgument = Annotated[
     Path,
     typer.Argument(
@@ -313,8 +312,16 @@ def _teacher(row: StudyRow, preparation: dict[str, Any]) -> str:
 
 
 def _next(row: StudyRow, trials: Iterable[TrialRow], workers: list[dict[str, Any]]) -> str:
+    if row.state == "paused":
+        return f"it is paused; let it go on: kdsearch study resume {row.name}"
     if row.state == "open" and not workers:
         return f"nobody works on it; to: kdsearch worker start --study {row.name}"
     if any(trial.state == "failed" for trial in trials):
         return f"what failed: kdsearch trial list {row.name} --state failed"
     return f"its trials: kdsearch trial list {row.name}"
+
+
+app.command("diff")(with_options(difference.diff))
+app.command("report")(with_options(report.report))
+for control in (controls.pause, controls.resume, controls.stop, controls.extend, controls.delete):
+    app.command(control.__name__)(with_options(control))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from kdsearch.cli import answers, output
+from kdsearch.cli import answers, controls, output
 from kdsearch.cli import within as ceilings
 from kdsearch.cli.front import StudyArgument
 from kdsearch.cli.options import Options, group, with_options
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kdsearch.core.records import Scores, Standing
     from kdsearch.store.reads import EpochRow, StudyRow, TrialRow
 
-app = group("List and show the trials of a study.")
+app = group("List, show, compare and repeat the trials of a study.")
 STATES: tuple[str, ...] = get_args(TrialState)
 
 
@@ -190,3 +190,7 @@ def _curve(study: StudyRow, epochs: Sequence[EpochRow], best: int | None) -> Ren
         cells = (str(epoch.epoch), epoch.stage, str(epoch.rows_seen), *losses, quality)
         curve.add_row(*cells, output.figure(epoch.seconds, 1), style="bold" if epoch.epoch == best else "")
     return curve
+
+
+for control in (controls.retry, controls.rerun):
+    app.command(control.__name__)(with_options(control))

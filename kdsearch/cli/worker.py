@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdsearch.cli import output
+from kdsearch.cli import completing, controls, output, placing, workers
 from kdsearch.cli.options import Options, group, with_options
 from kdsearch.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UsageError
 
 if TYPE_CHECKING:
     from kdsearch.worker.context import WorkerOptions
 
-app = group("Work on a study, from this machine or another.")
+app = group("Start, list and drain workers, on this machine or others.")
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="auto, cpu or cuda:N; what students are trained on.")
 ]
@@ -55,6 +55,12 @@ OutageOption = Annotated[
         min=0,
         metavar="SECONDS",
         help="How long a database or artifact store that is away is waited for.",
+    ),
+]
+StudyOption = Annotated[
+    str,
+    typer.Option(
+        "--study", metavar="NAME", help="The study to work on.", autocompletion=completing.study_names
     ),
 ]
 HANG_S = 900.0
@@ -148,7 +154,7 @@ def _present_device(device: str) -> str:
 @with_options
 def start(
     options: Options,
-    study: Annotated[str, typer.Option("--study", metavar="NAME", help="The study to work on.")],
+    study: StudyOption,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
     prepare_threads: PrepareThreadsOption = None,
@@ -196,3 +202,8 @@ def _options_of(device: str, threads: int, prepare_threads: int) -> WorkerOption
         prepare_threads=prepare_threads,
         lock_folder=lock_folder(os.environ),
     )
+
+
+app.command("list")(with_options(workers.list_workers))
+app.command("drain")(with_options(controls.drain))
+app.command("script")(with_options(placing.script))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -47,11 +47,6 @@ class Store:
             return self
         blobs = ArtifactStore(artifacts_url, self.home / "cache" / "artifacts", self.engine)
         return replace(self, artifacts_url=artifacts_url, blobs=blobs)
-
-
-def resolve_home(env: Mapping[str, str]) -> Path:
-    """The state folder: KDSEARCH_HOME, else ``.kdsearch`` here."""
-    return Path(env.get("KDSEARCH_HOME") or ".kdsearch").expanduser().absolute()
 
 
 def parse_url(storage: str) -> URL:

@@ -138,6 +138,13 @@ def delete(store: Store, study_name: str, *, artifacts: bool) -> int:
     return sum(needless.values())
 
 
+def freed(store: Store, study_name: str) -> int:
+    """How many bytes of artifacts `delete` would take away now; NotFoundError."""
+    study = find_study(store.engine, study_name)
+    blobs = store.of_study(study.artifacts_url).blobs
+    return sum(_needless(store.engine, blobs, study.id).values())
+
+
 def _needless(engine: Engine, blobs: ArtifactStore, study_id: int) -> dict[str, int]:
     """Artifacts that are only this study's, and their sizes."""
     with begin(engine) as connection:

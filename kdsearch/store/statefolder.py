@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,11 @@ from kdsearch.core.errors import StorageError
 
 PATIENCE_S = 120.0
 """How long starting (crash recovery included) or waiting for another starter may take."""
+
+
+def resolve_home(env: Mapping[str, str]) -> Path:
+    """The state folder: KDSEARCH_HOME, else ``.kdsearch`` here."""
+    return Path(env.get("KDSEARCH_HOME") or ".kdsearch").expanduser().absolute()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,7 +110,10 @@ def inside(
             patch.chdir(tmp_path)
             patch.setattr(sys, "argv", ["kdsearch", *arguments])
             capsys.readouterr()
-            code = errors.guarded(lambda: main.application()(prog_name="kdsearch", standalone_mode=False))
+            try:
+                code = errors.guarded(lambda: main.application()(prog_name="kdsearch", standalone_mode=False))
+            except SystemExit as end:
+                code = int(end.code or 0)
             return Answer(code, *capsys.readouterr())
 
     yield run

@@ -14,7 +14,8 @@ from sqlalchemy import Engine, event, make_url, text
 
 from kdsearch.core.errors import KdsearchError, StorageError
 from kdsearch.store import embedded, migrate, studies
-from kdsearch.store.connect import Store, make_engine, open_store, parse_url, resolve_home
+from kdsearch.store.connect import Store, make_engine, open_store, parse_url
+from kdsearch.store.statefolder import resolve_home
 from kdsearch.store.transactions import UnavailableError, begin, repeatable, without_secrets
 
 SECRET = "s3cr3t-p4ss"
