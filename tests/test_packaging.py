@@ -1,10 +1,9 @@
-"""What is shipped works away from the repository: the wheel, the pinned versions, the containers."""
+"""What is shipped works away from the repository: the wheel, the pinned versions."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
-import re
 import subprocess
 import sys
 import tarfile
@@ -15,7 +14,6 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from ruamel.yaml import YAML
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
@@ -146,45 +144,3 @@ def test_the_pinned_versions_are_those_tested_here() -> None:
     off = {n: (v, public[n]) for n, v in pinned().items() if n in public and public[n] != v}
     assert off == {}
     assert pinned()["torch"] == "2.13.0"
-
-
-# ---------------------------------------------------------------- containers
-
-
-def compose() -> dict[str, dict[str, dict[str, object]]]:
-    loaded: dict[str, dict[str, dict[str, object]]] = YAML(typ="safe").load(
-        (ROOT / "docker-compose.yml").read_text()
-    )
-    return loaded
-
-
-def test_compose_publishes_on_this_machine_only_and_has_no_default_password() -> None:
-    source = (ROOT / "docker-compose.yml").read_text()
-    ports = [port for service in compose()["services"].values() for port in service.get("ports", [])]  # type: ignore[attr-defined]
-    assert ports
-    assert [p for p in ports if not str(p).startswith("127.0.0.1:")] == []
-    assert re.findall(r"PASSWORD: (?!\$\{POSTGRES_PASSWORD:\?)", source) == []
-
-
-def test_compose_asks_for_nothing_that_the_example_leaves_out() -> None:
-    source = (ROOT / "docker-compose.yml").read_text()
-    example = (ROOT / ".env.example").read_text()
-    asked = set(re.findall(r"\$\{(\w+)", source))
-    assert asked == set(re.findall(r"^(\w+)=", example, flags=re.MULTILINE))
-
-
-def test_compose_starts_in_the_right_order() -> None:
-    services = compose()["services"]
-    assert set(services) == {"db", "schema", "dashboard", "worker"}
-    for name in ("dashboard", "worker"):
-        assert services[name]["depends_on"] == {"schema": {"condition": "service_completed_successfully"}}
-    assert "healthcheck" in services["db"]
-    assert "healthcheck" in services["dashboard"]
-
-
-def test_the_image_is_built_from_files_that_exist() -> None:
-    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    copied = re.findall(r"^COPY (.+) \S+$", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
-    sources = {source for line in copied for source in line.split()}
-    assert [s for s in sources if not (ROOT / s).exists()] == []
-    assert {s.split("/")[0] for s in sources} <= allowed

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from kdsearch.cli import output
 from kdsearch.cli.errors import redacted
 from kdsearch.cli.options import Options, group, with_options
 from kdsearch.core.errors import StorageError, UsageError
 
+if TYPE_CHECKING:
+    from kdsearch.store.connect import Store
+
+WORKER, DASHBOARD = "kdsearch_worker", "kdsearch_dashboard"
 app = group("Look at the database, upgrade it, stop it.")
 
 
@@ -62,20 +69,52 @@ def _lines(data: dict[str, Any]) -> list[str]:
 
 @app.command()
 @with_options
-def upgrade(options: Options) -> None:
+def upgrade(
+    options: Options,
+    roles: Annotated[
+        bool, typer.Option("--roles", help="Make the roles of workers and of the dashboard too.")
+    ] = False,
+    worker_role: Annotated[
+        str, typer.Option("--worker-role", metavar="NAME", help="Reads and writes, makes no tables.")
+    ] = WORKER,
+    dashboard_role: Annotated[
+        str, typer.Option("--dashboard-role", metavar="NAME", help="Reads, and files requests.")
+    ] = DASHBOARD,
+) -> None:
     """Create kdsearch's tables, or bring them up to this version.
 
-    Safe to run twice, and by several machines at once.
+    Safe to run twice, and by several machines at once. With --roles, as the owner of the database: Optuna's
+    tables too, and two roles with what each needs and no more. KDSEARCH_WORKER_PASSWORD and
+    KDSEARCH_DASHBOARD_PASSWORD set their passwords; without them a role keeps the one it has.
 
     Example: kdsearch db upgrade --storage postgresql://user@host/kdsearch
     """
+    if not roles and (worker_role, dashboard_role) != (WORKER, DASHBOARD):
+        raise UsageError("names of roles were given, but no roles are made", hint="add --roles")
     with options.store(check_schema=False) as store:
         from kdsearch.store import migrate
 
         schema = migrate.upgrade(store.engine)
-    data = {"schema": {"current": schema.current, "head": schema.head}, "fits": True}
-    output.show(
-        options, "db", data, human=lambda: [f"schema {schema.current} is up to date"], ids=[schema.current]
+        if roles:
+            _grant(store, worker_role, dashboard_role)
+    made = {"worker": worker_role, "dashboard": dashboard_role} if roles else None
+    data = {"schema": {"current": schema.current, "head": schema.head}, "fits": True, "roles": made}
+    lines = [f"schema {schema.current} is up to date"]
+    if roles:
+        lines.append(f"{worker_role} reads and writes, {dashboard_role} reads and files requests")
+    output.show(options, "db", data, human=lambda: lines, ids=[schema.current])
+
+
+def _grant(store: Store, worker: str, dashboard: str) -> None:
+    from kdsearch.store.roles import Role, grant
+
+    def role(name: str, variable: str) -> Role:
+        return Role(name=name, password=os.environ.get(variable) or None, password_from=variable)
+
+    grant(
+        store,
+        worker=role(worker, "KDSEARCH_WORKER_PASSWORD"),
+        dashboard=role(dashboard, "KDSEARCH_DASHBOARD_PASSWORD"),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from optuna.storages import BaseStorage, RDBStorage, get_storage
+from optuna.storages._rdb.models import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
 from kdsearch.core.errors import StorageError
@@ -37,3 +38,8 @@ def forget_optuna_study(store: Store, optuna_name: str) -> None:
     storage = optuna_storage(store)
     with suppress(KeyError):
         storage.delete_study(storage.get_study_id_from_name(optuna_name))
+
+
+def table_names() -> list[str]:
+    """Every table that Optuna makes."""
+    return [*BaseModel.metadata.tables, "alembic_version"]

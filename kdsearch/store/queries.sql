@@ -812,3 +812,34 @@ WHERE id = :id AND attempt = :attempt AND worker_id = :worker_id AND state IN ('
 -- name: give_back_request
 UPDATE kdsearch.request SET state = 'waiting', expires_at = NULL, attempt = attempt - 1
 WHERE id = :id AND attempt = :attempt AND worker_id = :worker_id AND state = 'running';
+
+-- ================================================================ roles
+
+-- name: role_found
+-- Whether it can do more than a role of ours may: then it is somebody else's, or nobody's to log in with.
+SELECT r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls
+    OR r.rolname = current_user
+    OR EXISTS (SELECT 1 FROM pg_auth_members m WHERE m.member = r.oid)
+    OR EXISTS (SELECT 1 FROM pg_class c WHERE c.relowner = r.oid)
+    OR EXISTS (SELECT 1 FROM pg_namespace n WHERE n.nspowner = r.oid)
+FROM pg_roles r WHERE r.rolname = :name;
+
+-- name: optuna_relations
+-- Optuna's tables and the sequences of their columns, quoted, and which of them say its version.
+SELECT c.relkind = 'S' AS is_sequence, c.relname IN ('alembic_version', 'version_info') AS is_version,
+    format('public.%I', c.relname) AS name
+FROM pg_class c
+WHERE c.relnamespace = CAST('public' AS regnamespace) AND (
+    (c.relkind = 'r' AND CAST(:tables AS jsonb) ? CAST(c.relname AS text))
+    OR (c.relkind = 'S' AND EXISTS (
+        SELECT 1 FROM pg_depend d JOIN pg_class t ON t.oid = d.refobjid
+        WHERE d.objid = c.oid AND d.deptype = 'a' AND t.relnamespace = c.relnamespace
+            AND CAST(:tables AS jsonb) ? CAST(t.relname AS text))))
+ORDER BY c.relname;
+
+-- name: database_name
+SELECT quote_ident(current_database());
+
+-- name: write_this_time
+-- The dashboard's role is read-only unless a transaction begins with this.
+SET TRANSACTION READ WRITE;

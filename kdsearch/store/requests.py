@@ -67,6 +67,7 @@ def file(engine: Engine, study: str, kind: RequestKind, arguments: Mapping[str, 
     """
     try:
         with engine.begin() as connection:
+            execute(connection, "write_this_time")
             asked = execute(connection, "file_request", study=study, kind=kind, arguments=arguments)
             return int(asked.scalar_one())
     except DBAPIError as error:

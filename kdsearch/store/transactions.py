@@ -26,6 +26,11 @@ OUTAGE_S = 90.0
 _SECRETS = re.compile(r"(://[^:/@\s]*:)\S*@|((?:ssl)?password=)('[^']*'|[^\s&]+)", re.IGNORECASE)
 _PASSING = ("08", "57P", "55P03", "40001", "40P01")
 """SQLSTATE prefixes: connection lost, shutting down, lock not available, serialisation, deadlock."""
+_NOT_ALLOWED = {
+    "42501": "the owner lets workers write and the dashboard read: kdsearch db upgrade --roles",
+    "25006": "this role, or this server, is only read from: connect as a worker's role, to the primary",
+}
+"""By SQLSTATE: no privilege, a transaction that may only read."""
 
 
 class UnavailableError(StorageError):
@@ -53,7 +58,8 @@ def explain(error: SQLAlchemyError, engine: Engine) -> StorageError:
         return UnavailableError(
             f"Postgres at {where} is not available: {said}", hint="kdsearch doctor shows what is reachable"
         )
-    return StorageError(f"Postgres at {where} refused: {said}")
+    hint = _NOT_ALLOWED.get(state, "")
+    return StorageError(f"Postgres at {where} refused: {said}", hint=hint)
 
 
 @contextmanager
