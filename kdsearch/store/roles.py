@@ -106,7 +106,6 @@ def _log_in(connection: Connection, role: Role) -> None:
 def _password(connection: Connection, role: Role) -> str:
     if not role.password:
         return ""
-    verifier = encrypt_password(
-        role.password, role.name, scope=connection.connection.dbapi_connection, algorithm="scram-sha-256"
-    )
+    here = connection.connection.driver_connection
+    verifier = encrypt_password(role.password, role.name, scope=here, algorithm="scram-sha-256")
     return f" PASSWORD '{verifier}'"

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 sys.path.insert(0, str(Path(__file__).parent))  # for the benches: test folders are no packages
 
 from embedded_bench import discard
+from roles_bench import Granted, granted_roles
 from store_bench import Bench, new_study
 
 from kdsearch.store import embedded, studies
@@ -23,6 +24,13 @@ from kdsearch.store.connect import Store, make_engine
 def bench(store: Store) -> Bench:
     """A fresh study named spam."""
     return Bench(store.engine, studies.create_study(store.engine, new_study()))
+
+
+@pytest.fixture
+def granted(store: Store) -> Iterator[Granted]:
+    """The store's two roles."""
+    with granted_roles(store) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
