@@ -15,18 +15,19 @@ RUN python3 -m venv /opt/kdsearch \
 ENV PATH=/opt/kdsearch/bin:$PATH KDSEARCH_HOME=/state KDSEARCH_LOCKS=/locks
 WORKDIR /app
 
-# Dependencies first, so that a change of the code does not install torch again.
+# Dependencies first, so that a change of the code or the README does not install torch again.
 COPY constraints.txt ./
 RUN pip install --no-deps --index-url "$TORCH_INDEX" "$(grep '^torch==' constraints.txt)"
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml LICENSE ./
 COPY kdsearch/__init__.py kdsearch/__init__.py
 COPY dashboard/__init__.py dashboard/__init__.py
-RUN pip install --constraint constraints.txt ".[onnx,dashboard,hf,zh]"
+RUN touch README.md && pip install --constraint constraints.txt ".[onnx,dashboard,hf,zh]"
 
 # Outside the pinned versions: what S3's driver needs is older than some of them.
 ARG DRIVERS=""
 RUN if [ -n "$DRIVERS" ]; then pip install $DRIVERS; fi
 
+COPY README.md ./
 COPY kdsearch kdsearch
 COPY dashboard dashboard
 RUN pip install --no-deps --force-reinstall .
