@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import streamlit as st
 from sqlalchemy import Engine
@@ -11,7 +12,9 @@ from dashboard.queries import studies
 from dashboard.queries.studies import Snapshot
 from kdsearch.core.errors import UsageError
 from kdsearch.store import columns, reads
+from kdsearch.store.artifacts import ArtifactStore, is_gone
 from kdsearch.store.columns import Pulse
+from kdsearch.store.connect import make_engine, resolve_home
 from kdsearch.store.reads import StudyRow
 
 KEPT_S = 3.0
@@ -31,6 +34,16 @@ def storage_url() -> str:
 def engine() -> Engine:
     """Connections that only read."""
     return _engine(storage_url())
+
+
+def filing_engine() -> Engine:
+    """Connections that may write: for filing requests, and nothing else."""
+    return _filing_engine(storage_url())
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _filing_engine(url: str) -> Engine:
+    return make_engine(url)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -61,3 +74,17 @@ def load_pulse(name: str) -> Pulse:
 def load_snapshot(name: str, pulse: Pulse) -> Snapshot:
     """One study and its trials, at that pulse or a moment later."""
     return _snapshot(storage_url(), name, pulse.token)
+
+
+def artifacts(study: StudyRow) -> ArtifactStore:
+    """Where the study keeps what it made; what is read from there is checked against its hash."""
+    home = resolve_home(os.environ)
+    own = home / "artifacts"
+    named = os.environ.get("KDSEARCH_ARTIFACTS")
+    moved = own.as_uri() if is_gone(study.artifacts_url) and own.is_dir() else study.artifacts_url
+    return _artifacts(named or moved, str(home / "cache" / "artifacts"))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _artifacts(url: str, cache: str) -> ArtifactStore:
+    return ArtifactStore(url, Path(cache))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from kdsearch.core.errors import KdsearchError
 
@@ -78,6 +82,16 @@ def ago(then: datetime | None, now: datetime) -> str:
 def plural(number: int, word: str) -> str:
     """``1 trial``, ``2 trials``."""
     return f"{number:,} {word}" + ("" if number == 1 else "s")
+
+
+def as_csv(columns: Mapping[str, Sequence[Any]]) -> str:
+    """Columns as CSV; what is not known is left empty."""
+    written = io.StringIO()
+    writer = csv.writer(written, lineterminator="\n")
+    writer.writerow(columns)
+    for row in zip(*columns.values(), strict=True):
+        writer.writerow(["" if value is None or value != value else value for value in row])
+    return written.getvalue()
 
 
 def _none(value: float | None) -> bool:

@@ -1,10 +1,27 @@
-"""The Studies page: every study, newest first."""
+"""The Studies page: every study, newest first: how far it is, its best student, who works on it."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
-from dashboard import frame, source
+from dashboard import frame, front, source, wording
+from dashboard.app_pages.parts.ailing import health_cards
+from dashboard.app_pages.parts.asking import pause_button
+from dashboard.front import View
+from dashboard.queries.studies import Snapshot
+from kdsearch.store.columns import Pulse
+from kdsearch.store.reads import StudyRow
+
+LOOK_S = 10.0
+CONFIG = {
+    "progress": st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0),
+    "best": st.column_config.NumberColumn(format="%.4f"),
+    "latency (ms)": st.column_config.NumberColumn(format="%.3f"),
+    "started": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
+    "open": st.column_config.LinkColumn(display_text=r"Pareto front"),
+}
 
 
 def show() -> None:
@@ -15,14 +32,97 @@ def show() -> None:
         if not studies:
             st.info(frame.NO_STUDIES)
             return
+        _table()
+        name = frame.pick_study([study.name for study in studies])
+        pulse = source.load_pulse(name)
+        _show(source.load_snapshot(name, pulse), pulse)
+
+
+@st.fragment(run_every=LOOK_S)
+def _table() -> None:
+    """Every study, every few seconds."""
+    with frame.explained():
+        rows = [row(study, source.load_pulse(study.name)) for study in source.load_studies()]
         st.dataframe(
-            [
-                {"study": study.name, "state": study.state, "trials": sum(study.counts.values())}
-                for study in studies
-            ],
+            rows,
             hide_index=True,
+            key="studies",
+            column_config=CONFIG,
             alt="Every study, newest first.",
+            on_select=lambda: _pick([str(each["study"]) for each in rows]),
+            selection_mode="single-row",
         )
+        st.caption("A click at the left end of a row picks the study for every page.")
+
+
+def _pick(names: list[str]) -> None:
+    rows = st.session_state["studies"]["selection"]["rows"]
+    if rows:
+        frame.pick("study", names[rows[0]])
+
+
+def row(study: StudyRow, pulse: Pulse) -> dict[str, Any]:
+    """A study in a line."""
+    snapshot = source.load_snapshot(study.name, pulse)
+    drawn = front.drawn(snapshot, View())
+    best = drawn.best
+    return {
+        "study": study.name,
+        "state": pulse.state,
+        "progress": min(1.0, pulse.num_finished / pulse.budget_trials),
+        "trials": f"{pulse.num_finished:,} of {pulse.budget_trials:,}",
+        "objective": study.quality_name,
+        "best": None if best is None else float(drawn.trials.quality[best]),
+        "teacher": None if study.teacher is None else wording.share(study.teacher.quality),
+        "latency (ms)": None if best is None else float(getattr(drawn.trials, study.latency_name)[best]),
+        "workers": pulse.num_alive,
+        "spent": spent(study),
+        "started": study.created_at,
+    }
+
+
+def spent(study: StudyRow) -> str:
+    """Of the budgets that have a limit in time or work, how much is used."""
+    parts = [wording.duration(study.active_seconds)]
+    if study.budget_hours is not None:
+        parts[0] += f" of {study.budget_hours:g} h"
+    if study.budget_epochs is not None:
+        parts.append(f"{study.epochs_run:,} of {wording.plural(study.budget_epochs, 'epoch')}")
+    if study.budget_gpu_hours is not None:
+        parts.append(f"{study.gpu_seconds / 3600:.1f} of {study.budget_gpu_hours:g} GPU h")
+    return " · ".join(parts)
+
+
+def _show(snapshot: Snapshot, pulse: Pulse) -> None:
+    study = snapshot.study
+    st.subheader(wording.plain(study.name))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(frame.progress(pulse), width="content")
+        st.page_link(
+            "app_pages/pareto.py",
+            label="Pareto front",
+            icon=":material/scatter_plot:",
+            query_params={"study": study.name},
+        )
+        pause_button(study)
+    if pulse.error:
+        st.warning(wording.plain(pulse.error), icon=":material/warning:")
+    health_cards(snapshot)
+    _next_command(study, pulse)
+    with st.expander("Study file", icon=":material/description:"):
+        st.code(study.spec_text, language="yaml")
+
+
+def _next_command(study: StudyRow, pulse: Pulse) -> None:
+    """What to type next."""
+    if pulse.state == "paused":
+        st.code(f"kdsearch study resume {study.name}", language="bash")
+    elif pulse.state == "open":
+        st.code(f"kdsearch worker start --study {study.name}", language="bash")
+    elif pulse.counts.get("complete"):
+        st.code(f"kdsearch export {study.name} --to exported/{study.name}", language="bash")
+    else:
+        st.code(f"kdsearch trial list {study.name}", language="bash")
 
 
 if __name__ == "__main__":

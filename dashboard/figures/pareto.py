@@ -1,192 +1,310 @@
-"""Charts from rows: pure functions to Plotly figures, no database and no Streamlit.
+"""The Pareto chart: the front as a step line with intervals, the rest faded, the teacher as a star.
 
-Colour says the student (Okabe-Ito, told apart with any colour vision), the symbol says the scheme,
-so that the chart also reads in grey. Every point carries its trial number as ``customdata``.
+Colour says the student, the symbol says the scheme. Every point carries its trial number as ``customdata``.
+Where there are many, the dominated ones are a WebGL cloud below the others; arrays travel typed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.figures.palette import GREY, OKABE_ITO, SYMBOLS, codes
-from kdsearch.store.reads import StudyRow, TrialRow
+from dashboard import front as fronts
+from dashboard.figures import palette
+from dashboard.figures.palette import GREY, WARM, Ink
+from dashboard.front import Drawn
+from dashboard.queries import studies
+from kdsearch.store.columns import Flags
 
-FADED = 0.35
-HOLLOW = 0.7
-"""An outline alone is faint already."""
+FADED = 0.4
 MAX_SVG_POINTS = 1000
-"""Above this many points in one trace the chart is drawn by WebGL."""
-
-HOVER = (
-    "trial %{customdata[0]}: %{customdata[1]}, %{customdata[2]}<br>"
-    "quality %{y:.4f}<br>latency %{x:.3g} ms<br>size %{customdata[3]}<br>%{customdata[4]}<extra></extra>"
-)
+"""Above this many points the cloud is drawn by WebGL."""
+UNFINISHED = {"running": "hourglass", "paused": "bowtie"}
+HEIGHT = 540
 
 
-@dataclass(frozen=True)
-class Point:
-    """A finished trial as drawn."""
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How a group of points is drawn."""
 
-    row: TrialRow
-    quality: float
-    latency_ms: float
-    feasible: bool
-    """Within the study's own limits and the budget asked for."""
-    on_front: bool
-
-    @property
-    def standing(self) -> str:
-        """In a word, for tooltips and the table."""
-        if not self.feasible:
-            return "over limit"
-        return "front" if self.on_front else "dominated"
+    standing: str
+    size: int
+    opacity: float
+    hollow: bool = False
+    outlined: bool = False
 
 
-def points(rows: Sequence[TrialRow], *, front: Sequence[TrialRow], within_ms: float | None) -> list[Point]:
-    """The trials that have both a quality and a latency, in the rows' order."""
-    numbers = {row.number for row in front}
-    return [
-        Point(
-            row=row,
-            quality=row.quality,
-            latency_ms=row.latency_ms,
-            feasible=row.feasible and (within_ms is None or row.latency_ms <= within_ms),
-            on_front=row.number in numbers,
-        )
-        for row in rows
-        if row.state == "complete" and row.quality is not None and row.latency_ms is not None
-    ]
+DOMINATED = Look(standing="dominated", size=8, opacity=FADED)
+OVER = Look(standing="over a limit", size=8, opacity=0.75, hollow=True)
+FRONT = Look(standing="on the front", size=13, opacity=1.0, outlined=True)
 
 
-def pareto(study: StudyRow, shown: Sequence[Point], *, within_ms: float | None) -> go.Figure:
-    """Quality against latency: front as a step line, the rest faded, teacher as a star."""
+def pareto(drawn: Drawn, *, ink: Ink, picked: int | None = None) -> go.Figure:
+    """The chart of a view; `picked` is a trial's number."""
     figure = go.Figure()
-    schemes = codes([p.row.scheme for p in shown], SYMBOLS)
-    edge = _right_edge(study, shown, within_ms)
-    _add_front(figure, [p for p in shown if p.on_front], edge)
-    for student, colour in codes([p.row.student for p in shown], OKABE_ITO).items():
-        _add_student(figure, student, [p for p in shown if p.row.student == student], colour, schemes)
-    for scheme, symbol in schemes.items():
-        _add_scheme_key(figure, scheme, symbol)
-    _add_teacher(figure, study)
-    if within_ms is not None:
-        _shade_over_budget(figure, within_ms, edge)
-    _lay_out(figure, study)
+    on_front = np.zeros(len(drawn.trials), np.bool_)
+    on_front[list(drawn.front)] = True
+    _add_group(figure, drawn, drawn.finished & ~drawn.inside, OVER, ink)
+    _add_group(figure, drawn, drawn.inside & ~on_front, DOMINATED, ink)
+    _add_steps(figure, drawn, ink)
+    _add_group(figure, drawn, on_front, FRONT, ink)
+    _add_unfinished(figure, drawn, ink)
+    _add_keys(figure, drawn)
+    _add_teacher(figure, drawn, ink)
+    _add_knee(figure, drawn, ink)
+    _add_ring(figure, drawn, picked, ink)
+    _lay_out(figure, drawn, ink)
     return figure
 
 
-def _right_edge(study: StudyRow, shown: Sequence[Point], within_ms: float | None) -> float:
-    latencies = [p.latency_ms for p in shown]
-    if study.teacher is not None and study.teacher.latency is not None:
-        latencies.append(study.teacher.latency.at(study.latency_name))
-    if within_ms is not None:
-        latencies.append(within_ms)
-    return max(latencies, default=1.0) * 1.5
+def _groups(drawn: Drawn, mask: Flags) -> Iterator[tuple[str, str, Any]]:
+    """(student, scheme, positions) of the points in a mask, each pair once."""
+    where = np.flatnonzero(mask)
+    students, schemes = drawn.trials.student[where], drawn.trials.scheme[where]
+    for student in sorted(set(students)):
+        for scheme in sorted(set(schemes[students == student])):
+            yield student, scheme, where[(students == student) & (schemes == scheme)]
 
 
-def _add_front(figure: go.Figure, front: Sequence[Point], edge: float) -> None:
-    if not front:
+def _add_group(figure: go.Figure, drawn: Drawn, mask: Flags, look: Look, ink: Ink) -> None:
+    colours = palette.colours(drawn.snapshot.study, list(drawn.snapshot.trials.student))
+    symbols = palette.symbols(drawn.snapshot.study, list(drawn.snapshot.trials.scheme))
+    many = look is not FRONT and len(drawn.trials) > MAX_SVG_POINTS
+    kind = go.Scattergl if many else go.Scatter
+    for student, scheme, where in _groups(drawn, mask):
+        marker = {
+            "color": colours[student],
+            "symbol": symbols[scheme] + ("-open" if look.hollow else ""),
+            "size": 6 if many else look.size,
+            "opacity": look.opacity,
+        }
+        if not look.hollow:
+            marker["line"] = {"width": 1.5 if look.outlined else 0, "color": ink.line}
+        trace = kind(
+            x=drawn.x[where],
+            y=drawn.y[where],
+            customdata=drawn.trials.number[where].astype(np.int32),
+            mode="markers",
+            name=look.standing,
+            marker=marker,
+            showlegend=False,
+            hovertemplate=_hover(drawn, f"{student}, {scheme}", look.standing),
+            **({"error_y": _intervals(drawn, where)} if look is FRONT else {}),
+        )
+        figure.add_trace(trace)
+
+
+def _hover(drawn: Drawn, who: str, standing: str) -> str:
+    quality, cost = drawn.view.quality, drawn.view.cost
+    unit = f" {cost.unit}" if cost.unit else ""
+    return (
+        f"<b>trial %{{customdata}}</b>: {palette.text(who)}<br>{quality.label} %{{y:.4f}}<br>"
+        f"{cost.label} %{{x:.3~g}}{unit}<br>{standing}<extra></extra>"
+    )
+
+
+def _intervals(drawn: Drawn, where: Any) -> Mapping[str, Any]:
+    """95 % intervals, where they were worked out and are of what is drawn."""
+    if drawn.view.quality.name != "quality" or not drawn.standings:
+        return {"visible": False}
+    up, down = np.zeros(len(where)), np.zeros(len(where))
+    for k, i in enumerate(where):
+        standing = drawn.standings.get(int(drawn.trials.number[i]))
+        if standing is not None:
+            up[k], down[k] = standing.high - drawn.y[i], drawn.y[i] - standing.low
+    return {
+        "type": "data",
+        "array": np.maximum(up, 0.0),
+        "arrayminus": np.maximum(down, 0.0),
+        "color": GREY,
+        "thickness": 1.5,
+        "width": 4,
+    }
+
+
+def _add_steps(figure: go.Figure, drawn: Drawn, ink: Ink) -> None:
+    """What quality can be had for at most so much: a step line, on to the edge of the chart."""
+    if not drawn.front:
         return
-    steps = sorted(front, key=lambda p: p.latency_ms)
+    xs, ys = drawn.x[list(drawn.front)], drawn.y[list(drawn.front)]
+    if not drawn.view.cost.more_is_better:
+        xs, ys = np.append(xs, _edges(drawn)[1]), np.append(ys, ys[-1])
     figure.add_scatter(
-        x=[p.latency_ms for p in steps] + [edge],
-        y=[p.quality for p in steps] + [steps[-1].quality],
+        x=xs,
+        y=ys,
         mode="lines",
-        line={"shape": "hv", "color": GREY, "width": 2},
+        line={"shape": "hv", "color": ink.line, "width": 1.5},
         name="front",
+        showlegend=False,
         hoverinfo="skip",
     )
 
 
-def _add_student(
-    figure: go.Figure, student: str, own: Sequence[Point], colour: str, schemes: dict[str, str]
-) -> None:
-    kind = go.Scattergl if len(own) > MAX_SVG_POINTS else go.Scatter
-    marker = {
-        "color": colour,
-        "size": [13 if p.on_front else 9 for p in own],
-        "opacity": [1.0 if p.on_front else FADED if p.feasible else HOLLOW for p in own],
-        "symbol": [schemes[p.row.scheme] + ("" if p.feasible else "-open") for p in own],
-    }
-    figure.add_trace(
-        kind(
-            x=[p.latency_ms for p in own],
-            y=[p.quality for p in own],
-            mode="markers",
-            marker=marker,
-            name=student,
-            legendgroup="students",
-            legendgrouptitle_text="Student",
-            showlegend=False,
-            customdata=[[p.row.number, student, p.row.scheme, _size(p.row), p.standing] for p in own],
-            hovertemplate=HOVER,
-        )
-    )
-    _add_key(figure, student, group="students", title="Student", marker={"color": colour, "symbol": "circle"})
+def _add_unfinished(figure: go.Figure, drawn: Drawn, ink: Ink) -> None:
+    """What runs or is paused: at its best quality so far, or at the foot of the chart before its first."""
+    trials = drawn.trials
+    foot = _foot(drawn)
+    so_far = trials.so_far if drawn.view.quality.name == "quality" else np.full(len(trials), np.nan)
+    for state, symbol in UNFINISHED.items():
+        where = np.flatnonzero(trials.state == state)
+        if len(where):
+            figure.add_scatter(
+                x=drawn.x[where],
+                y=np.where(np.isfinite(so_far[where]), so_far[where], foot),
+                customdata=trials.number[where].astype(np.int32),
+                mode="markers",
+                name=state,
+                marker={"symbol": f"{symbol}-open", "size": 12, "color": ink.line},
+                hovertemplate=f"<b>trial %{{customdata}}</b>: {state}<br>so far %{{y:.4f}}<extra></extra>",
+                legendgroup="other",
+            )
 
 
-def _add_scheme_key(figure: go.Figure, scheme: str, symbol: str) -> None:
-    _add_key(figure, scheme, group="schemes", title="Scheme", marker={"color": GREY, "symbol": symbol})
+def _foot(drawn: Drawn) -> float:
+    known = drawn.y[drawn.finished]
+    return float(known.min()) if len(known) else 0.0
 
 
-def _add_key(figure: go.Figure, name: str, *, group: str, title: str, marker: dict[str, str]) -> None:
-    """A line of the legend: points themselves carry two codes, which a legend cannot show at once."""
+def _add_keys(figure: go.Figure, drawn: Drawn) -> None:
+    """The legend: points carry two codes each, which one line of a legend cannot show."""
+    study, trials = drawn.snapshot.study, drawn.snapshot.trials
+    shown = {"student": set(drawn.trials.student), "scheme": set(drawn.trials.scheme)}
+    for student, colour in palette.colours(study, list(trials.student)).items():
+        if student in shown["student"]:
+            _add_key(figure, student, "Student", {"color": colour, "symbol": "circle"})
+    for scheme, symbol in palette.symbols(study, list(trials.scheme)).items():
+        if scheme in shown["scheme"]:
+            _add_key(figure, scheme, "Scheme", {"color": GREY, "symbol": symbol})
+
+
+def _add_key(figure: go.Figure, name: str, title: str, marker: Mapping[str, str]) -> None:
     figure.add_scatter(
         x=[None],
         y=[None],
         mode="markers",
         marker={**marker, "size": 10},
-        name=name,
-        legendgroup=group,
+        name=palette.text(name),
+        legendgroup=title,
         legendgrouptitle_text=title,
         hoverinfo="skip",
     )
 
 
-def _add_teacher(figure: go.Figure, study: StudyRow) -> None:
-    teacher = study.teacher
+def _add_teacher(figure: go.Figure, drawn: Drawn, ink: Ink) -> None:
+    teacher, view = drawn.snapshot.study.teacher, drawn.view
     if teacher is None:
         return
     dotted = {"dash": "dot", "color": GREY, "width": 1}
-    figure.add_shape(
-        type="line", xref="paper", x0=0, x1=1, y0=teacher.quality, y1=teacher.quality, line=dotted
-    )
-    if teacher.latency is None:
+    y = fronts.of_teacher(view.quality, teacher.scores, teacher.latency)
+    x = fronts.of_teacher(view.cost, teacher.scores, teacher.latency)
+    if y is not None:
+        figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=y, y1=y, line=dotted, layer="below")
+    if x is not None:
+        figure.add_shape(type="line", yref="paper", x0=x, x1=x, y0=0, y1=1, line=dotted, layer="below")
+    if x is not None and y is not None:
+        figure.add_scatter(
+            x=[x],
+            y=[y],
+            mode="markers",
+            marker={
+                "symbol": "star",
+                "size": 18,
+                "color": ink.line,
+                "line": {"color": ink.paper, "width": 1},
+            },
+            name="teacher",
+            legendgroup="other",
+            hovertemplate=_hover(drawn, "", "").replace("<b>trial %{customdata}</b>: ", "<b>teacher</b>"),
+        )
+
+
+def _add_knee(figure: go.Figure, drawn: Drawn, ink: Ink) -> None:
+    if drawn.knee is None:
         return
-    latency_ms = teacher.latency.at(study.latency_name)
-    figure.add_shape(type="line", yref="paper", x0=latency_ms, x1=latency_ms, y0=0, y1=1, line=dotted)
-    figure.add_scatter(
-        x=[latency_ms],
-        y=[teacher.quality],
-        mode="markers",
-        marker={"symbol": "star", "size": 16, "color": "black", "line": {"color": "white", "width": 1}},
-        name="teacher",
-        hovertemplate="teacher<br>quality %{y:.4f}<br>latency %{x:.3g} ms<extra></extra>",
+    x = float(drawn.x[drawn.knee])
+    figure.add_annotation(
+        x=np.log10(x) if drawn.view.cost.log else x,
+        y=float(drawn.y[drawn.knee]),
+        text="knee (a suggestion)",
+        ax=45,
+        ay=45,
+        arrowcolor=ink.line,
+        arrowhead=2,
+        font={"color": ink.line},
+        hovertext="Farthest above the line between the front's ends: beyond, a little quality costs much.",
     )
 
 
-def _shade_over_budget(figure: go.Figure, within_ms: float, edge: float) -> None:
-    figure.add_shape(
-        type="rect", yref="paper", x0=within_ms, x1=edge, y0=0, y1=1,
-        fillcolor=GREY, opacity=0.12, line_width=0, layer="below",
-    )  # fmt: skip
+def _add_ring(figure: go.Figure, drawn: Drawn, picked: int | None, ink: Ink) -> None:
+    """A ring around the trial whose detail is shown."""
+    i = drawn.place(picked)
+    if i is not None and drawn.finished[i]:
+        figure.add_scatter(
+            x=[drawn.x[i]],
+            y=[drawn.y[i]],
+            mode="markers",
+            marker={"symbol": "circle-open", "size": 24, "color": WARM, "line": {"width": 3}},
+            name="picked",
+            showlegend=False,
+            hoverinfo="skip",
+        )
 
 
-def _lay_out(figure: go.Figure, study: StudyRow) -> None:
-    percentile = study.latency_name.removesuffix("_ms")
+# ---------------------------------------------------------------- axes and limits
+
+
+def _edges(drawn: Drawn) -> tuple[float, float]:
+    """Where the cost axis begins and ends."""
+    teacher, view = drawn.snapshot.study.teacher, drawn.view
+    own = None if teacher is None else fronts.of_teacher(view.cost, teacher.scores, teacher.latency)
+    shown = [float(x) for x in (own, _limit(drawn)) if x is not None]
+    known = np.concatenate([drawn.x[np.isfinite(drawn.x)], np.asarray(shown, np.float64)])
+    if view.cost.log:
+        known = known[known > 0]
+    if not len(known):
+        return (0.1, 10.0) if view.cost.log else (0.0, 1.0)
+    low, high = float(known.min()), float(known.max())
+    if view.cost.log:
+        return low / 1.4, high * 1.4
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
+
+
+def _limit(drawn: Drawn) -> float | None:
+    """The tighter of the budget and the study's own limit, where the axis is that latency."""
+    study, view = drawn.snapshot.study, drawn.view
+    if view.cost.name != study.latency_name:
+        return None
+    return min((ms for ms in (view.within_ms, studies.limit_ms(study)) if ms is not None), default=None)
+
+
+def _lay_out(figure: go.Figure, drawn: Drawn, ink: Ink) -> None:
+    view, study = drawn.view, drawn.snapshot.study
+    low, high = _edges(drawn)
+    limit = _limit(drawn)
+    if limit is not None:
+        figure.add_shape(
+            type="rect", yref="paper", x0=limit, x1=high, y0=0, y1=1,
+            fillcolor=GREY, opacity=0.12, line_width=0, layer="below",
+        )  # fmt: skip
+        figure.add_shape(
+            type="line", yref="paper", x0=limit, x1=limit, y0=0, y1=1, line={"color": WARM, "width": 2}
+        )
+    name = f"quality ({palette.text(study.quality_name)})"
+    across: dict[str, Any] = {"title": view.cost.title, "range": [low, high]}
+    if view.cost.log:
+        across |= {"type": "log", "range": [np.log10(low), np.log10(high)], "dtick": "D2", "minexponent": 2}
     figure.update_layout(
-        xaxis={"type": "log", "title": f"latency, {percentile} (ms, log)", "dtick": "D2", "minexponent": 2},
-        yaxis={"title": f"quality ({study.quality_name})"},
+        xaxis=across,
+        yaxis={"title": name if view.quality.name == "quality" else view.quality.label},
         hovermode="closest",
-        uirevision=study.name,
+        dragmode="zoom",
+        clickmode="event+select",
+        uirevision=f"{study.name} {view.cost.name} {view.quality.name}",
         margin={"l": 10, "r": 10, "t": 10, "b": 10},
-        height=520,
-        legend={"groupclick": "toggleitem"},
+        height=HEIGHT,
+        legend={"groupclick": "toggleitem", "itemclick": False, "itemdoubleclick": False},
     )
-
-
-def _size(row: TrialRow) -> str:
-    return "unknown" if row.size_mb is None else f"{row.size_mb:.2f} MB"

@@ -86,6 +86,8 @@ class TrialColumns:
     train_seconds: Floats
     finished_at: Words
     """Aware datetimes; None before the end."""
+    so_far: Floats
+    """Best quality up to now of what runs or is paused."""
 
     def __len__(self) -> int:
         return len(self.number)
@@ -101,12 +103,12 @@ class TrialColumns:
         """Which have a quality."""
         return np.asarray(self.state == "complete", np.bool_)
 
-    def where(self, kept: Flags) -> TrialColumns:
-        """Only these."""
+    def where(self, kept: Flags | npt.NDArray[np.int64]) -> TrialColumns:
+        """Only these, by a mask or by positions."""
         return TrialColumns(**{f.name: getattr(self, f.name)[kept] for f in fields(self)})
 
 
-_TYPES: Mapping[str, type] = {
+TYPES: Mapping[str, type] = {
     **dict.fromkeys(("number", "epochs_run"), np.int64),
     **dict.fromkeys(("noisy", "feasible"), np.bool_),
     **dict.fromkeys(("state", "origin", "student", "scheme", "finished_at"), np.object_),
@@ -130,7 +132,7 @@ def trial_columns(engine: Engine, study_id: int) -> TrialColumns:
     names = [f.name for f in fields(TrialColumns)]
     return TrialColumns(
         **{
-            name: np.array(column, dtype=_TYPES.get(name, np.float64))
+            name: np.array(column, dtype=TYPES.get(name, np.float64))
             for name, column in zip(names, values, strict=True)
         }
     )

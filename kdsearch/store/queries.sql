@@ -710,7 +710,10 @@ SELECT t.number, t.state, t.origin, t.student, t.scheme, t.quality,
     coalesce(CAST(t.latency ->> 'noisy' AS boolean), false) AS noisy,
     t.constraints IS NOT NULL AND NOT EXISTS (
         SELECT 1 FROM jsonb_each_text(t.constraints) WHERE NOT CAST(value AS double precision) <= 0) AS feasible,
-    t.epochs_run, CAST(t.result ->> 'train_seconds' AS double precision) AS train_seconds, t.finished_at
+    t.epochs_run, CAST(t.result ->> 'train_seconds' AS double precision) AS train_seconds, t.finished_at,
+    CASE WHEN t.state IN ('running', 'paused') THEN (
+        SELECT max(e.quality) FROM kdsearch.epoch e
+        WHERE e.study_id = t.study_id AND e.number = t.number AND e.repeat = 0) END AS so_far
 FROM kdsearch.trial t
 WHERE t.study_id = :study_id AND t.repeat = 0
 ORDER BY t.number;

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from sqlalchemy import Engine
 
+from dashboard.queries.studies import Snapshot
 from kdsearch.core.records import HardwareProfile, Latency, Scores, TrialConfig, TrialResult
 from kdsearch.core.spec import BudgetSpec, StudySpec
 from kdsearch.core.studyfile import spec_to_json
 from kdsearch.store import leases, studies
+from kdsearch.store.columns import TYPES, TrialColumns
 from kdsearch.store.connect import Store
+from kdsearch.store.reads import StudyRow, TeacherRow
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LIMIT_MS = 2.0
 PARAMS: dict[str, Any] = {"textcnn": {"filters": 64}, "bilstm": {"hidden": 64}, "bag": {"embed_dim": 64}}
 SCHEMES: dict[str, Any] = {"none": {}, "offline": {"loss": "kl", "temperature": 4.0, "lambda": 0.5}}
@@ -146,6 +153,59 @@ def sms(seed_study: Callable[[str], Seeded]) -> Seeded:
     study.complete("textcnn", "none", quality=0.90, ms=0.5, size_mb=1.5)
     study.complete("bilstm", "offline", quality=0.95, ms=3.0, size_mb=4.0)
     return study
+
+
+# ---------------------------------------------------------------- columns without a database
+
+
+def columns_of(*rows: Mapping[str, Any]) -> TrialColumns:
+    """Trials by number, each with what is said of it."""
+    made: dict[str, list[Any]] = {name: [] for name in TrialColumns.__dataclass_fields__}
+    for number, row in enumerate(rows):
+        quality, ms = row.get("quality", math.nan), row.get("ms", math.nan)
+        given = dict.fromkeys(("quality", "accuracy", "macro_f1", "recall", "coverage", "agreement"), quality)
+        given |= {"p50_ms": ms * 0.8, "p90_ms": ms, "p99_ms": ms * 1.5, "mean_ms": ms, "size_mb": ms * 3}
+        given |= {
+            "number": number,
+            "state": "complete",
+            "origin": "sampler",
+            "student": "bag",
+            "scheme": "none",
+        }
+        given |= {"num_params": ms * 1e6, "noisy": False, "feasible": True, "epochs_run": 1}
+        given |= {"train_seconds": 1.0, "finished_at": NOW, "so_far": math.nan, **row}
+        for name, values in made.items():
+            values.append(given[name])
+    return TrialColumns(
+        **{name: np.array(values, dtype=TYPES.get(name, np.float64)) for name, values in made.items()}
+    )
+
+
+@pytest.fixture(scope="session")
+def make_snapshot() -> Callable[..., Snapshot]:
+    """A study with these trials, its limit 2 ms, without a teacher."""
+
+    def make(*rows: Mapping[str, Any], **study: Any) -> Snapshot:
+        spec = {
+            "students": [{"type": name} for name in PARAMS],
+            "schemes": [{"type": name} for name in SCHEMES],
+            "constraints": {"latency_ms": {"max": LIMIT_MS}},
+        }
+        about: dict[str, Any] = {
+            "id": 1, "name": "sms", "state": "open", "error": None, "spec": spec, "spec_text": "",
+            "spec_sha256": "", "data_fingerprint": "", "artifacts_url": "", "counts": {}, "budget_trials": 10,
+            "budget_hours": None, "budget_failed": 1, "active_seconds": 0.0, "prepared": None,
+            "teacher": None, "quality_name": "f1:spam", "latency_name": "p90_ms", "created_at": NOW,
+        }  # fmt: skip
+        return Snapshot(study=StudyRow(**{**about, **study}), trials=columns_of(*rows), standings={})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def teacher_row() -> TeacherRow:
+    """A teacher of quality 0.9 that takes 20 ms."""
+    return TeacherRow(scores=scores(0.9), latency=latency(20.0, size_mb=90.0))
 
 
 # ---------------------------------------------------------------- a browser

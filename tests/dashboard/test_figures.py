@@ -1,156 +1,177 @@
-"""The Pareto chart says what the rows say: front, standings, teacher, budget. No database, no browser."""
+"""The Pareto chart says what the view says: front, standings, teacher, budget. No database, no browser."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from dashboard import front
 from dashboard.figures import palette
 from dashboard.figures import pareto as figures
-from kdsearch.core.records import HardwareProfile, Latency, Scores
-from kdsearch.store import reads
-from kdsearch.store.reads import StudyRow, TeacherRow, TrialRow
+from dashboard.front import COSTS, QUALITIES, View
+from dashboard.queries.studies import Snapshot
+from kdsearch.core.records import Standing
+from kdsearch.store.reads import TeacherRow
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-PROFILE = HardwareProfile(
-    device_model="a machine", device="cpu", runtime="onnx", threads=1, batch_size=1, length_policy="real"
+Make = Callable[..., Snapshot]
+ROWS = (
+    {"quality": 0.80, "ms": 0.1},
+    {"quality": 0.90, "ms": 1.0, "student": "textcnn", "scheme": "offline"},
+    {"quality": 0.85, "ms": 2.0, "student": "textcnn"},
+    {"quality": 0.95, "ms": 9.0, "student": "bilstm", "feasible": False},
 )
-TRIAL = TrialRow(
-    number=0, state="complete", student="bag", scheme="none", params={}, quality=0.5, scores=None,
-    latency=None, latency_ms=1.0, size_mb=0.5, feasible=True, attempt=1, worker="w", best_epoch=1,
-    epochs_run=1, rows_seen=1, train_seconds=1.0, failure=None, artifact=None, validation_logits=None,
-    created_at=NOW, started_at=NOW, finished_at=NOW,
-)  # fmt: skip
-STUDY = StudyRow(
-    id=1, name="sms", state="open", error=None, spec={}, spec_text="", spec_sha256="", data_fingerprint="",
-    artifacts_url="", counts={}, budget_trials=10, budget_hours=None, budget_failed=1, active_seconds=0.0,
-    prepared=None, teacher=None, quality_name="f1:spam", latency_name="p90_ms", created_at=NOW,
-)  # fmt: skip
-TEACHER = TeacherRow(
-    scores=Scores(quality=0.9, accuracy=0.9, macro_f1=0.9, nll=0.1, recall={}),
-    latency=Latency(
-        p50_ms=15, p90_ms=20, p99_ms=30, mean_ms=16, num_queries=200, seconds=1, size_mb=90,
-        num_params=9, tokenize_p50_ms=0.1, noisy=False, profile=PROFILE,
-    ),
-)  # fmt: skip
+MEGABYTE = 1_000_000
 
 
-def trial(number: int, quality: float, ms: float, **given: Any) -> TrialRow:
-    return replace(TRIAL, number=number, quality=quality, latency_ms=ms, **given)
+def draw(snapshot: Snapshot, picked: int | None = None, **view: Any) -> go.Figure:
+    return figures.pareto(front.drawn(snapshot, View(**view)), ink=palette.LIGHT, picked=picked)
 
 
-FAST = trial(0, 0.80, 0.1)
-GOOD = trial(1, 0.90, 1.0, student="textcnn", scheme="offline")
-WORSE = trial(2, 0.85, 2.0, student="textcnn")
-SLOW = trial(3, 0.95, 9.0, student="bilstm", feasible=False)
-ROWS = [FAST, GOOD, WORSE, SLOW]
+def traces(figure: go.Figure, name: str) -> list[Any]:
+    return [t for t in figure.data if t.name == name and list(t.x) != [None]]
 
 
-def draw(rows: list[TrialRow], study: StudyRow = STUDY, within_ms: float | None = None) -> go.Figure:
-    front = reads.front(rows, within_ms=within_ms)
-    return figures.pareto(study, figures.points(rows, front=front, within_ms=within_ms), within_ms=within_ms)
+def marks(figure: go.Figure) -> dict[int, Any]:
+    """The trace of each trial."""
+    return {int(n): t for t in figure.data if t.customdata is not None for n in t.customdata}
 
 
-def trace(figure: go.Figure, name: str) -> Any:
-    """The trace with points of that name, not its line in the legend."""
-    (found,) = [t for t in figure.data if t.name == name and list(t.x) != [None]]
-    return found
+def test_every_trial_with_a_place_is_drawn_once(make_snapshot: Make) -> None:
+    more = [{"state": "running", "ms": 1.0}, {"state": "failed"}, {"state": "waiting", "ms": 1.0}]
+    figure = draw(make_snapshot(*ROWS, *more))
+    drawn = [int(n) for t in figure.data if t.customdata is not None for n in t.customdata]
+    assert sorted(drawn) == [0, 1, 2, 3, 4]
 
 
-def marks(figure: go.Figure) -> dict[int, tuple[str, float, str]]:
-    """(symbol, opacity, colour) of each trial."""
-    return {
-        about[0]: (symbol, opacity, t.marker.color)
-        for t in figure.data
-        if t.customdata is not None
-        for about, symbol, opacity in zip(t.customdata, t.marker.symbol, t.marker.opacity, strict=True)
-    }
+def test_standings_are_told_apart(make_snapshot: Make) -> None:
+    found = marks(draw(make_snapshot(*ROWS)))
+    assert [found[n].name for n in range(4)] == ["on the front", "on the front", "dominated", "over a limit"]
+    assert [found[n].marker.opacity for n in range(3)] == [1.0, 1.0, figures.FADED]
+    assert [found[n].marker.symbol.endswith("-open") for n in range(4)] == [False, False, False, True]
 
 
-def test_every_finished_trial_is_drawn_once_and_no_other() -> None:
-    unfinished = [trial(9, 0.5, 1.0, state="running"), replace(FAST, number=8, quality=None)]
-    assert sorted(marks(draw([*ROWS, *unfinished]))) == [0, 1, 2, 3]
+def test_colour_is_the_student_and_symbol_the_scheme(make_snapshot: Make) -> None:
+    found = marks(draw(make_snapshot(*ROWS)))
+    assert found[1].marker.color == found[2].marker.color != found[0].marker.color
+    assert found[0].marker.symbol == found[2].marker.symbol != found[1].marker.symbol
+    assert {found[n].marker.color for n in range(4)} <= set(palette.OKABE_ITO)
 
 
-def test_standings_are_told_apart() -> None:
-    found = marks(draw(ROWS))
-    assert [found[n][1] for n in range(4)] == [1.0, 1.0, figures.FADED, figures.HOLLOW]
-    assert [found[n][0].endswith("-open") for n in range(4)] == [False, False, False, True]
+def test_a_filter_changes_no_colour(make_snapshot: Make) -> None:
+    everything, some = draw(make_snapshot(*ROWS)), draw(make_snapshot(*ROWS), students=["textcnn"])
+    assert marks(everything)[1].marker.color == marks(some)[1].marker.color
+    assert {t.name for t in some.data if t.legendgroup == "Student"} == {"textcnn"}
 
 
-def test_colour_is_the_student_and_symbol_the_scheme() -> None:
-    found = marks(draw(ROWS))
-    assert found[1][2] == found[2][2] != found[0][2]
-    assert found[0][0] == found[2][0] != found[1][0]
-    assert {mark[2] for mark in found.values()} <= set(palette.OKABE_ITO)
+def test_the_front_is_a_step_line_on_to_the_edge(make_snapshot: Make) -> None:
+    (steps,) = traces(draw(make_snapshot(*ROWS)), "front")
+    assert steps.line.shape == "hv"
+    assert list(steps.x)[:2] == [0.1, 1.0]
+    assert list(steps.y) == [0.80, 0.90, 0.90]
+    assert steps.x[2] > 9.0
 
 
-def test_the_front_is_a_step_line_from_the_fastest_to_the_edge() -> None:
-    front = trace(draw(ROWS), "front")
-    assert front.line.shape == "hv"
-    assert list(front.x)[:2] == [0.1, 1.0]
-    assert list(front.y) == [0.80, 0.90, 0.90]
-    assert front.x[2] > 9.0
-
-
-def test_a_budget_leaves_out_before_the_front_is_drawn_and_shades_the_rest() -> None:
-    figure = draw(ROWS, within_ms=0.5)
-    assert list(trace(figure, "front").y) == [0.80, 0.80]
-    assert marks(figure)[1][0].endswith("-open")
+def test_a_budget_is_shaded(make_snapshot: Make) -> None:
+    figure = draw(make_snapshot(*ROWS), within_ms=0.5)
+    assert list(traces(figure, "front")[0].y) == [0.80, 0.80]
+    assert marks(figure)[1].name == "over a limit"
     (shade,) = [s for s in figure.layout.shapes if s.type == "rect"]
     assert shade.x0 == 0.5
     assert shade.x1 > 9.0
+    assert [
+        s for s in draw(make_snapshot(*ROWS), cost=COSTS["size_mb"]).layout.shapes if s.type == "rect"
+    ] == []
 
 
-def test_the_teacher_is_a_star_where_it_was_measured() -> None:
-    star = trace(draw(ROWS, replace(STUDY, teacher=TEACHER)), "teacher")
+def test_intervals_stand_on_the_front_once_they_are_known(make_snapshot: Make) -> None:
+    standing = Standing(number=1, quality=0.89, low=0.85, high=0.93, on_front=0.99, seeds=(1, 2))
+    figure = draw(replace(make_snapshot(*ROWS), standings={1: standing}))
+    bars = marks(figure)[1].error_y
+    assert np.allclose([bars.array[0], bars.arrayminus[0]], [0.03, 0.05])
+    assert marks(figure)[0].error_y.array[0] == 0.0
+    assert marks(draw(make_snapshot(*ROWS)))[1].error_y.visible is False
+
+
+def test_the_teacher_is_a_star_where_it_was_measured(make_snapshot: Make, teacher_row: TeacherRow) -> None:
+    snapshot = make_snapshot(*ROWS, teacher=teacher_row)
+    (star,) = traces(draw(snapshot), "teacher")
     assert (star.marker.symbol, list(star.x), list(star.y)) == ("star", [20], [0.9])
-    median = replace(STUDY, teacher=TEACHER, latency_name="p50_ms")
-    assert list(trace(draw(ROWS, median), "teacher").x) == [15]
+    (median,) = traces(draw(snapshot, cost=COSTS["p50_ms"]), "teacher")
+    assert list(median.x) == [16.0]
+    assert traces(draw(snapshot, quality=QUALITIES["agreement"]), "teacher") == []
 
 
-def test_a_teacher_without_a_latency_is_a_line_only() -> None:
-    figure = draw(ROWS, replace(STUDY, teacher=replace(TEACHER, latency=None)))
-    assert [s.y0 for s in figure.layout.shapes if s.type == "line"] == [0.9]
-    assert "teacher" not in {t.name for t in figure.data}
+def test_a_teacher_without_a_latency_is_a_line_only(make_snapshot: Make, teacher_row: TeacherRow) -> None:
+    figure = draw(make_snapshot(*ROWS, teacher=replace(teacher_row, latency=None)))
+    dotted = [s for s in figure.layout.shapes if s.type == "line" and s.line.dash == "dot"]
+    assert [s.y0 for s in dotted] == [0.9]
+    assert traces(figure, "teacher") == []
 
 
-def test_axes_say_what_they_are() -> None:
-    layout = draw(ROWS).layout
+def test_what_runs_stands_at_its_best_so_far(make_snapshot: Make) -> None:
+    rows = [{"state": "running", "ms": 1.0, "so_far": 0.7}, {"state": "paused", "ms": 2.0, "so_far": np.nan}]
+    figure = draw(make_snapshot(*ROWS, *rows))
+    assert [list(t.y) for t in traces(figure, "running")] == [[0.7]]
+    assert [list(t.y) for t in traces(figure, "paused")] == [[0.8]]
+
+
+def test_axes_say_what_they_are(make_snapshot: Make) -> None:
+    layout = draw(make_snapshot(*ROWS)).layout
     assert (layout.xaxis.type, layout.xaxis.title.text) == ("log", "latency, p90 (ms, log)")
     assert layout.yaxis.title.text == "quality (f1:spam)"
+    other = draw(make_snapshot(*ROWS), cost=COSTS["throughput"], quality=QUALITIES["recall"]).layout
+    assert (other.xaxis.title.text, other.yaxis.title.text) == (
+        "throughput (texts/s, log)",
+        "recall of the worst class",
+    )
 
 
-def test_nothing_feasible_has_no_front() -> None:
-    assert "front" not in {t.name for t in draw([SLOW]).data}
+def test_what_a_person_wrote_is_no_tag(make_snapshot: Make) -> None:
+    figure = draw(make_snapshot(*ROWS, quality_name="f1:<img src=x>"))
+    assert figure.layout.yaxis.title.text == "quality (f1:&lt;img src=x&gt;)"
 
 
-def test_many_points_are_drawn_by_webgl() -> None:
-    many = [trial(n, 0.5, 1.0 + n) for n in range(figures.MAX_SVG_POINTS + 1)]
-    assert trace(draw(many), "bag").type == "scattergl"
-    assert trace(draw(many[:-1]), "bag").type == "scatter"
+def test_the_picked_trial_has_a_ring(make_snapshot: Make) -> None:
+    (ring,) = traces(draw(make_snapshot(*ROWS), picked=2), "picked")
+    assert (list(ring.x), list(ring.y)) == ([2.0], [0.85])
+    assert traces(draw(make_snapshot(*ROWS), picked=99), "picked") == []
+
+
+def test_the_knee_is_marked_as_a_suggestion(make_snapshot: Make) -> None:
+    rows = [{"quality": q, "ms": ms} for q, ms in ((0.5, 0.01), (0.89, 0.1), (0.9, 1.0))]
+    (note,) = draw(make_snapshot(*rows)).layout.annotations
+    assert "suggestion" in note.text
+    assert (note.x, note.y) == (pytest.approx(-1.0), 0.89)
+
+
+@pytest.mark.parametrize(
+    "rows", [(), ({"quality": 0.9, "ms": 9.0, "feasible": False},)], ids=["none", "over"]
+)
+def test_nothing_feasible_has_no_front(make_snapshot: Make, rows: tuple[dict[str, Any], ...]) -> None:
+    assert traces(draw(make_snapshot(*rows)), "front") == []
+
+
+def test_ten_thousand_points_are_a_small_cloud(make_snapshot: Make) -> None:
+    draws = np.random.default_rng(1)
+    kinds = [(s, k) for s in ("bag", "textcnn", "bilstm") for k in ("none", "offline")]
+    rows = [
+        {"quality": q, "ms": ms, "student": kinds[i % 6][0], "scheme": kinds[i % 6][1]}
+        for i, (q, ms) in enumerate(
+            zip(draws.uniform(0.5, 1, 10_000), draws.uniform(0.1, 2, 10_000), strict=True)
+        )
+    ]
+    figure = draw(make_snapshot(*rows))
+    assert {t.type for t in figure.data if t.name == "dominated"} == {"scattergl"}
+    assert {t.type for t in figure.data if t.name == "on the front"} == {"scatter"}
+    assert len(figure.to_json()) < MEGABYTE / 2
+    assert {t.type for t in draw(make_snapshot(*rows[:500])).data} == {"scatter"}
 
 
 @pytest.mark.parametrize("names", [["b", "a", "a"], ["a", "b"]])
 def test_codes_do_not_depend_on_the_order(names: list[str]) -> None:
     assert palette.codes(names, ("x", "y")) == {"a": "x", "b": "y"}
-
-
-@given(
-    st.lists(st.tuples(st.floats(0, 1), st.floats(0.001, 100), st.booleans()), min_size=1, max_size=30),
-    st.none() | st.floats(0.001, 100),
-)
-def test_standings_agree_with_the_front(
-    drawn: list[tuple[float, float, bool]], within_ms: float | None
-) -> None:
-    rows = [trial(n, quality, ms, feasible=ok) for n, (quality, ms, ok) in enumerate(drawn)]
-    front = {row.number for row in reads.front(rows, within_ms=within_ms)}
-    shown = figures.points(rows, front=reads.front(rows, within_ms=within_ms), within_ms=within_ms)
-    assert {p.row.number for p in shown if p.standing == "front"} == front
-    assert all(within_ms is None or p.latency_ms <= within_ms for p in shown if p.feasible)
