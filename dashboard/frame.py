@@ -37,8 +37,8 @@ def explained() -> Iterator[None]:
 def page(title: str, draw: Callable[[Snapshot], None]) -> None:
     """A page about one study: the picker and the live line above what `draw` draws."""
     with explained():
-        heading, picker = st.columns([3, 2], vertical_alignment="bottom")
-        heading.title(title)
+        heading, picker = st.columns([3, 2], vertical_alignment="center")
+        heading.header(title)
         names = [study.name for study in source.load_studies()]
         if not names:
             st.info(NO_STUDIES)
@@ -58,7 +58,16 @@ def pick_study(names: Sequence[str]) -> str:
     wanted = _picked("study")
     # Not a bound widget: those leave their default out of the URL, and forget it from page to page.
     st.session_state["study"] = wanted if wanted in names else names[0]
-    chosen = str(st.selectbox("Study", names, key="study", on_change=_pick_from_box, args=("study",)))
+    chosen = str(
+        st.selectbox(
+            "Study",
+            names,
+            key="study",
+            on_change=_pick_from_box,
+            args=("study",),
+            label_visibility="collapsed",
+        )
+    )
     name = chosen if chosen in names else names[0]
     pick("study", name)
     _write("study")

@@ -24,8 +24,9 @@ class Axis:
     """A figure of a student that a chart can be drawn over."""
 
     name: str
-    """Of the column, and in the URL."""
+    """Of the column."""
     label: str
+    """On the page and in the URL."""
     unit: str = ""
     log: bool = False
     more_is_better: bool = False

@@ -26,7 +26,7 @@ CONFIG = {
 
 def show() -> None:
     """Draw the page."""
-    st.title("Studies")
+    st.header("Studies")
     with frame.explained():
         studies = source.load_studies()
         if not studies:

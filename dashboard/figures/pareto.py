@@ -14,6 +14,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dashboard import front as fronts
+from dashboard import wording
 from dashboard.figures import palette
 from dashboard.figures.palette import GREY, WARM, Ink
 from dashboard.front import Drawn
@@ -132,7 +133,8 @@ def _add_steps(figure: go.Figure, drawn: Drawn, ink: Ink) -> None:
         return
     xs, ys = drawn.x[list(drawn.front)], drawn.y[list(drawn.front)]
     if not drawn.view.cost.more_is_better:
-        xs, ys = np.append(xs, _edges(drawn)[1]), np.append(ys, ys[-1])
+        end = _limit(drawn) or _edges(drawn)[1]
+        xs, ys = np.append(xs, max(end, xs[-1])), np.append(ys, ys[-1])
     figure.add_scatter(
         x=xs,
         y=ys,
@@ -198,7 +200,7 @@ def _add_teacher(figure: go.Figure, drawn: Drawn, ink: Ink) -> None:
     teacher, view = drawn.snapshot.study.teacher, drawn.view
     if teacher is None:
         return
-    dotted = {"dash": "dot", "color": GREY, "width": 1}
+    dotted = {"dash": "dash", "color": GREY, "width": 1.5}
     y = fronts.of_teacher(view.quality, teacher.scores, teacher.latency)
     x = fronts.of_teacher(view.cost, teacher.scores, teacher.latency)
     if y is not None:
@@ -230,8 +232,8 @@ def _add_knee(figure: go.Figure, drawn: Drawn, ink: Ink) -> None:
         x=np.log10(x) if drawn.view.cost.log else x,
         y=float(drawn.y[drawn.knee]),
         text="knee (a suggestion)",
-        ax=45,
-        ay=45,
+        ax=70,
+        ay=35,
         arrowcolor=ink.line,
         arrowhead=2,
         font={"color": ink.line},
@@ -281,6 +283,14 @@ def _limit(drawn: Drawn) -> float | None:
     return min((ms for ms in (view.within_ms, studies.limit_ms(study)) if ms is not None), default=None)
 
 
+def _ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5, 10 and so on within a range; over more than three decades the tens alone."""
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    digits = (1, 2, 5) if np.log10(high / low) <= 3 else (1,)
+    ticks = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
+    return [tick for tick in ticks if low <= tick <= high]
+
+
 def _lay_out(figure: go.Figure, drawn: Drawn, ink: Ink) -> None:
     view, study = drawn.view, drawn.snapshot.study
     low, high = _edges(drawn)
@@ -296,7 +306,12 @@ def _lay_out(figure: go.Figure, drawn: Drawn, ink: Ink) -> None:
     name = f"quality ({palette.text(study.quality_name)})"
     across: dict[str, Any] = {"title": view.cost.title, "range": [low, high]}
     if view.cost.log:
-        across |= {"type": "log", "range": [np.log10(low), np.log10(high)], "dtick": "D2", "minexponent": 2}
+        ticks = _ticks(low, high)
+        across |= {"type": "log", "range": [np.log10(low), np.log10(high)]}
+        across |= {
+            "tickvals": ticks,
+            "ticktext": [wording.count(tick) if tick >= 1000 else f"{tick:g}" for tick in ticks],
+        }
     figure.update_layout(
         xaxis=across,
         yaxis={"title": name if view.quality.name == "quality" else view.quality.label},

@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from sqlalchemy import Engine
+from streamlit.testing.v1 import AppTest
 
 from dashboard.queries.studies import Snapshot
 from kdsearch.core.records import HardwareProfile, Latency, Scores, TrialConfig, TrialResult
@@ -27,6 +33,7 @@ from kdsearch.store.reads import StudyRow, TeacherRow
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LIMIT_MS = 2.0
 PARAMS: dict[str, Any] = {"textcnn": {"filters": 64}, "bilstm": {"hidden": 64}, "bag": {"embed_dim": 64}}
@@ -155,6 +162,25 @@ def sms(seed_study: Callable[[str], Seeded]) -> Seeded:
     return study
 
 
+# ---------------------------------------------------------------- the app without a browser
+
+
+@pytest.fixture
+def open_app(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
+    """The app on the test's database, with what its URL says."""
+
+    def run(url: str = store.url, **query: str) -> AppTest:
+        monkeypatch.setenv("KDSEARCH_STORAGE", url)
+        app = AppTest.from_file(str(ROOT / "dashboard/app.py"), default_timeout=120)
+        for name, value in query.items():
+            app.query_params[name] = value
+        app.run()
+        assert not app.exception
+        return app
+
+    return run
+
+
 # ---------------------------------------------------------------- columns without a database
 
 
@@ -236,3 +262,52 @@ def page(tmp_path: Path) -> Iterator[Page]:
         opened.set_default_timeout(60_000)
         yield opened
         browser.close()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+@pytest.fixture
+def served(store: Store, tmp_path: Path) -> Iterator[str]:
+    """The app as `streamlit run` serves it, away from the repository's folder."""
+    base = f"http://127.0.0.1:{free_port()}/"
+    log = tmp_path / "streamlit.log"
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    with log.open("w") as output:
+        child = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "streamlit",
+                "run",
+                str(ROOT / "dashboard/app.py"),
+                "--server.port",
+                base[17:-1],
+            ],
+            env={**os.environ, "KDSEARCH_STORAGE": store.url, "PYTHONPATH": path},
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_until_ready(child, base, log)
+        yield base
+    finally:
+        child.terminate()
+        child.wait(timeout=120)
+
+
+def wait_until_ready(child: subprocess.Popen[bytes], base: str, log: Path) -> None:
+    for _ in range(2400):
+        assert child.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(f"{base}_stcore/health", timeout=2).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError(log.read_text())

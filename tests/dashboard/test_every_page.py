@@ -52,7 +52,7 @@ def test_a_study_without_trials_is_no_traceback(
     seed_study("fresh")
     app = open_page(page)
     assert said(app, "error") == []
-    assert [title.value for title in app.title] != []
+    assert [heading.value for heading in app.header] != []
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,96 +1,129 @@
-"""The dashboard in a real browser: the page opens, the chart is drawn, the budget moves the choice."""
+"""The dashboard in a real browser: budget, click, detail, link, files, and both themes."""
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import pytest
-
-from kdsearch.store.connect import Store
+from urllib.parse import parse_qs, urlsplit
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
-
-ROOT = Path(__file__).resolve().parents[2]
+    from playwright.sync_api import Locator, Page
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
+def heading(page: Page, words: str) -> Locator:
+    return page.get_by_role("heading", name=words)
 
 
-@pytest.fixture
-def served(store: Store, tmp_path: Path) -> Iterator[str]:
-    """The app as `streamlit run` serves it, away from the repository's folder."""
-    base = f"http://127.0.0.1:{free_port()}/"
-    log = tmp_path / "streamlit.log"
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    with log.open("w") as output:
-        child = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "streamlit",
-                "run",
-                str(ROOT / "dashboard/app.py"),
-                "--server.port",
-                base[17:-1],
-            ],
-            env={**os.environ, "KDSEARCH_STORAGE": store.url, "PYTHONPATH": path},
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        wait_until_ready(child, base, log)
-        yield base
-    finally:
-        child.terminate()
-        child.wait(timeout=120)
+def asked(page: Page) -> dict[str, str]:
+    """What the URL says."""
+    return {name: values[-1] for name, values in parse_qs(urlsplit(page.url).query).items()}
 
 
-def wait_until_ready(child: subprocess.Popen[bytes], base: str, log: Path) -> None:
-    for _ in range(2400):
-        assert child.poll() is None, log.read_text()
-        try:
-            urllib.request.urlopen(f"{base}_stcore/health", timeout=2).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError(log.read_text())
+def click_point(page: Page, number: int) -> None:
+    """Click the middle of a trial's point, as a person does."""
+    place = page.evaluate(
+        """number => {
+            const plot = document.querySelector('.js-plotly-plot');
+            for (const trace of plot._fullData) {
+                const i = Array.from(trace.customdata || []).indexOf(number);
+                if (i < 0) continue;
+                const box = plot.querySelector('.nsewdrag').getBoundingClientRect();
+                const {xaxis, yaxis} = plot._fullLayout;
+                return [box.x + xaxis.d2p(trace.x[i]), box.y + yaxis.d2p(trace.y[i])];
+            }
+        }""",
+        number,
+    )
+    page.mouse.move(*place)
+    page.wait_for_timeout(300)
+    page.mouse.click(*place)
 
 
-def test_the_chart_is_drawn_and_follows_the_budget(served: str, page: Page, sms: Any, tmp_path: Path) -> None:
+def test_budget_click_detail_link_and_files(served: str, page: Page, sms: Any, tmp_path: Path) -> None:
     from playwright.sync_api import expect
 
-    expect.set_options(timeout=60_000)
+    expect.set_options(timeout=90_000)
     outside: list[str] = []
     page.on("request", lambda request: None if "127.0.0.1" in request.url else outside.append(request.url))
     page.goto(served)
-    expect(page.get_by_role("heading", name="Best: trial 2, textcnn, offline")).to_be_visible()
-    expect(page.locator(".js-plotly-plot .scatterlayer .trace")).not_to_have_count(0)
-    drawn = page.locator(".js-plotly-plot .scatterlayer .points path.point")
-    expect(drawn).to_have_count(6)
+    expect(heading(page, "Best: trial 2, textcnn, offline")).to_be_visible()
+    expect(page.locator(".js-plotly-plot .scatterlayer .points path.point")).not_to_have_count(0)
     expect(page.locator(".js-plotly-plot")).to_contain_text("latency, p90 (ms, log)")
-    folder = Path(os.environ.get("KDSEARCH_SCREENSHOTS", tmp_path))
-    page.screenshot(path=folder / "pareto.png", full_page=True)
+    assert asked(page) == {"study": "sms"}
 
-    budget = page.get_by_label("Latency budget (ms, p90)", exact=True)
+    budget = page.get_by_label("Budget (ms, p90)", exact=True)
     budget.fill("0.1")
     budget.press("Enter")
-    expect(page.get_by_role("heading", name="Best: trial 1, bag, offline")).to_be_visible()
-    expect(page).to_have_url(f"{served}?study=sms&within=0.1")
-    expect(page.locator("[role=gridcell]", has_text="over limit")).to_have_count(3)
-    page.screenshot(path=folder / "budget.png", full_page=True)
+    expect(heading(page, "Best within the budget: trial 1, bag, offline")).to_be_visible()
+
+    click_point(page, 3)
+    expect(heading(page, "Picked: trial 3, textcnn, none")).to_be_visible()
+    assert asked(page) == {"study": "sms", "within": "0.1", "trial": "3"}
+
+    assert page.context.browser is not None
+    again = page.context.browser.new_page()
+    again.goto(page.url)
+    expect(heading(again, "Picked: trial 3, textcnn, none")).to_be_visible()
+    expect(again.get_by_label("Budget (ms, p90)", exact=True)).to_have_value("0.100")
+    again.close()
+
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").click()
+    with Path(download.value.path()).open() as file:
+        rows = {row["trial"]: row for row in csv.DictReader(file)}
+    assert {number: row["standing"] for number, row in rows.items()} == {
+        "0": "on the front",
+        "1": "on the front",
+        "2": "over a limit",
+        "3": "over a limit",
+        "4": "over a limit",
+    }
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Chart as HTML").click()
+    assert "Plotly.newPlot" in Path(download.value.path()).read_text()
     assert [url for url in outside if url.startswith("http")] == []
+
+
+def test_the_slider_moves_the_budget_and_filters_move_the_front(served: str, page: Page, sms: Any) -> None:
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=90_000)
+    page.goto(served)
+    expect(heading(page, "Best: trial 2, textcnn, offline")).to_be_visible()
+    handle = page.get_by_role("slider")
+    handle.focus()
+    for _ in range(25):
+        handle.press("ArrowLeft")
+    expect(page.get_by_label("Budget (ms, p90)", exact=True)).not_to_have_value("")
+    page.get_by_role("button", name="bag").click()
+    expect(heading(page, "Best within the budget: trial 1, bag, offline")).to_be_visible()
+    assert asked(page)["student"] == "bag"
+
+
+def test_dark_is_dark(served: str, page: Page, sms: Any) -> None:
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=90_000)
+    page.emulate_media(color_scheme="dark")
+    page.goto(served)
+    expect(heading(page, "Best: trial 2, textcnn, offline")).to_be_visible()
+    line = page.locator(".js-plotly-plot .scatterlayer .trace .js-line").first
+    assert line.evaluate("line => getComputedStyle(line).stroke") == "rgb(238, 238, 238)"
+    background = page.locator(".stApp").evaluate("app => getComputedStyle(app).backgroundColor")
+    assert sum(int(part) for part in background.removeprefix("rgb(").removesuffix(")").split(",")) < 150
+
+
+def test_the_live_line_offers_what_is_new_and_draws_it_when_asked(served: str, page: Page, sms: Any) -> None:
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=90_000)
+    page.goto(served)
+    expect(heading(page, "Best: trial 2, textcnn, offline")).to_be_visible()
+    sms.complete("bag", "none", quality=0.94, ms=0.05)
+    show = page.get_by_role("button", name="1 new trial: show")
+    expect(show).to_be_visible()
+    expect(heading(page, "Best: trial 2, textcnn, offline")).to_be_visible()
+    show.click()
+    expect(heading(page, "Best: trial 5, bag, none")).to_be_visible()
+    expect(show).not_to_be_visible()

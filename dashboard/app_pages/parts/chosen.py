@@ -9,7 +9,7 @@ import streamlit as st
 from dashboard import frame, source, wording
 from dashboard.app_pages.parts.asking import export_box
 from dashboard.queries.studies import Snapshot
-from kdsearch.core.records import Standing
+from kdsearch.core.records import Latency, Standing
 from kdsearch.core.space import encode
 from kdsearch.store import reads
 from kdsearch.store.reads import StudyRow, TrialRow
@@ -30,8 +30,9 @@ def card(snapshot: Snapshot, number: int, heading: str) -> None:
     standing = snapshot.standings.get(number)
     st.subheader(f"{heading}: trial {number}, {wording.plain(row.student)}, {wording.plain(row.scheme)}")
     shown = figures(snapshot.study, row, standing)
-    for column, figure in zip(st.columns(len(shown)), shown, strict=True):
-        column.metric(*figure, delta_color="off", delta_arrow="off", border=True)
+    for pair in (shown[:2], shown[2:]):
+        for column, figure in zip(st.columns(2), pair, strict=True):
+            column.metric(*figure, delta_color="off", delta_arrow="off", border=True)
     if standing is not None:
         st.caption(certainty(standing))
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -51,26 +52,23 @@ def figures(study: StudyRow, row: TrialRow, standing: Standing | None) -> list[F
     teacher, latency = study.teacher, row.latency
     of_teacher = None if teacher is None else teacher.latency
     quality = standing.quality if standing is not None and len(standing.seeds) > 1 else row.quality
-    loss = (
-        None
-        if teacher is None or quality is None
-        else f"{wording.points(quality - teacher.quality)} to teacher"
-    )
-    p50, p90 = (None, None) if latency is None else (latency.p50_ms, latency.p90_ms)
-    own = row.latency_ms
-    faster = wording.times(of_teacher.at(study.latency_name) if of_teacher else None, own)
+    loss = None
+    if teacher is not None and quality is not None:
+        loss = f"{wording.points(quality - teacher.quality)} against the teacher"
     smaller = wording.times(of_teacher.size_mb if of_teacher else None, row.size_mb)
     return [
         Figure(f"Quality ({wording.plain(study.quality_name)})", wording.share(quality), loss),
-        Figure("Latency p50 / p90", _pair(p50, p90), f"{faster} faster" if faster else None),
+        *(_latency(name, latency, of_teacher) for name in ("p50_ms", "p90_ms")),
         Figure("Size", wording.mb(row.size_mb), f"{smaller} smaller" if smaller else None),
     ]
 
 
-def _pair(p50: float | None, p90: float | None) -> str:
-    if p50 is None or p90 is None:
-        return wording.NONE
-    return f"{wording.ms(p50).removesuffix(' ms')} / {wording.ms(p90)}"
+def _latency(name: str, own: Latency | None, teacher: Latency | None) -> Figure:
+    ms = None if own is None else own.at(name)
+    faster = wording.times(None if teacher is None else teacher.at(name), ms)
+    return Figure(
+        f"Latency, {name.removesuffix('_ms')}", wording.ms(ms), f"{faster} faster" if faster else None
+    )
 
 
 def certainty(standing: Standing) -> str:
