@@ -14,8 +14,9 @@ from kdsearch.core.errors import UsageError
 from kdsearch.store import columns, reads
 from kdsearch.store.artifacts import ArtifactStore, is_gone
 from kdsearch.store.columns import Pulse
-from kdsearch.store.connect import make_engine, resolve_home
+from kdsearch.store.connect import make_engine
 from kdsearch.store.reads import StudyRow
+from kdsearch.store.statefolder import resolve_home
 
 KEPT_S = 3.0
 URLS = ("KDSEARCH_DASHBOARD_STORAGE", "KDSEARCH_STORAGE")
