@@ -21,8 +21,8 @@ import typer
 from kdsearch.cli import answers, live, output
 from kdsearch.cli.fleet import Fleet, command_line
 from kdsearch.cli.options import Options, child_environment
+from kdsearch.cli.reading import FileArgument
 from kdsearch.cli.spent import why_ended
-from kdsearch.cli.study import FileArgument
 from kdsearch.cli.within import nothing_deployable
 from kdsearch.cli.worker import (
     HANG_S,

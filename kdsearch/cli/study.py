@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from kdsearch.cli import answers, controls, difference, output, report
+from kdsearch.cli import answers, controls, difference, output, plan, report
 from kdsearch.cli.front import StudyArgument
 from kdsearch.cli.options import Options, group, with_options
+from kdsearch.cli.reading import FileArgument, loaded
 from kdsearch.cli.spent import budget_data, budget_text, finished, spent_data, why_ended
 from kdsearch.cli.within import Within
 from kdsearch.core.errors import KdsearchError
@@ -21,32 +21,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from kdsearch.core.spec import StudySpec, VariantSpec
-    from kdsearch.core.studyfile import StudyFile
     from kdsearch.data.prepared import HistoricalTeacher, Prepared
     from kdsearch.store.connect import Store
     from kdsearch.store.reads import StudyRow, TrialRow
 
 app = group("Plan, create, show, steer and report studies.")
-FileArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="FILE",
-        help="A study file (YAML).",
-        exists=True,
-        dir_okay=False,
-        readable=True,
-        show_default=False,
-    ),
-]
-
-
-def _loaded(file: Path) -> StudyFile:
-    from kdsearch.search import check
-    from kdsearch.search.foreseen import foreseen
-
-    found = check.load(file, os.environ)
-    check.check_facts(found, foreseen(found.spec))
-    return found
 
 
 @app.command()
@@ -56,7 +35,7 @@ def validate(options: Options, file: FileArgument) -> None:
 
     Example: kdsearch study validate study.yaml
     """
-    found = _loaded(file)
+    found = loaded(file)
     spec = found.spec
     data = {"study": spec.name, "file": str(file), "sha256": found.sha256, **_plan(spec)}
     output.show(options, "validate", data, human=lambda: [_valid(spec, file)], ids=[spec.name])
@@ -109,7 +88,7 @@ def create(
     Example: kdsearch study create study.yaml
     """
     output.log_to_stderr()
-    found = _loaded(file)
+    found = loaded(file)
     with options.writing() as store:
         from kdsearch.worker.create import create as create_new
         from kdsearch.worker.create import create_or_resume
@@ -321,6 +300,7 @@ def _next(row: StudyRow, trials: Iterable[TrialRow], workers: list[dict[str, Any
     return f"its trials: kdsearch trial list {row.name}"
 
 
+app.command("plan")(with_options(plan.plan))
 app.command("diff")(with_options(difference.diff))
 app.command("report")(with_options(report.report))
 for control in (controls.pause, controls.resume, controls.stop, controls.extend, controls.delete):

@@ -39,7 +39,7 @@ TOKENIZER_FILES = tuple(name for name in TEACHER_FILES if not name.startswith("m
 
 
 @dataclass(frozen=True)
-class _Study:
+class ReadStudy:
     """A study file with all that it names, read and checked."""
 
     file: StudyFile
@@ -75,7 +75,7 @@ def create(store: Store, file: StudyFile, *, on_progress: Progress) -> StudyReco
     Raises ConflictError if the name is taken, DataError and StudyFileError for what cannot be.
     """
     _refuse_taken(store, file.spec.name)
-    study = _read(file, on_progress)
+    study = read_study(file, on_progress)
     for warning in _warnings(study):
         on_progress(f"warning: {warning}")
     return _store(store, study, on_progress)
@@ -99,7 +99,7 @@ def create_or_resume(store: Store, file: StudyFile, *, on_progress: Progress) ->
 def _resume(store: Store, file: StudyFile, record: StudyRecord) -> StudyRecord:
     if record.spec_sha256 != file.sha256:
         raise _another_file(record, file)
-    study = _read(file, lambda _: None)
+    study = read_study(file, lambda _: None)
     if record.data_fingerprint != study.fingerprint:
         raise ConflictError(
             f"study {record.name!r} was created from other texts or other teachers under the same paths",
@@ -153,7 +153,7 @@ def _refuse_taken(store: Store, name: str) -> None:
     )
 
 
-def _read(file: StudyFile, on_progress: Progress) -> _Study:
+def read_study(file: StudyFile, on_progress: Progress) -> ReadStudy:
     """Everything that the file names; what it asks for in vain is an error now."""
     found, spec = offered.look(file), file.spec
     dataset = load_dataset(
@@ -169,10 +169,10 @@ def _read(file: StudyFile, on_progress: Progress) -> _Study:
     offered.check_historical(file, found, dataset)
     facts = found.facts(file, dataset)
     check_facts(file, facts)
-    return _Study(file, found, dataset, facts)
+    return ReadStudy(file, found, dataset, facts)
 
 
-def _warnings(study: _Study) -> list[str]:
+def _warnings(study: ReadStudy) -> list[str]:
     spec, wants = study.file.spec, study.wanted
     found = study.plan.warnings()
     if wants.begun_with_teacher and spec.teacher.build is not None and spec.teacher.pretrain is None:
@@ -195,7 +195,7 @@ def _check_objective(file: StudyFile, dataset: Dataset) -> None:
     raise file.mistake(("objectives", "quality"), message, "one of " + ", ".join(present))
 
 
-def _store(store: Store, study: _Study, on_progress: Progress) -> StudyRecord:
+def _store(store: Store, study: ReadStudy, on_progress: Progress) -> StudyRecord:
     on_progress("storing texts and teacher")
     file, spec, storage = study.file, study.file.spec, optuna_storage(store)
     inputs = _inputs(store, study)
@@ -217,7 +217,7 @@ def _store(store: Store, study: _Study, on_progress: Progress) -> StudyRecord:
         return studies.create_study(store.engine, new)
 
 
-def _inputs(store: Store, study: _Study) -> Inputs:
+def _inputs(store: Store, study: ReadStudy) -> Inputs:
     """Store all that the study starts from."""
     found, blobs = study.offered, store.blobs
     kept = TEACHER_FILES if found.teacher.logits is None else TOKENIZER_FILES
@@ -238,7 +238,7 @@ def _inputs(store: Store, study: _Study) -> Inputs:
     )
 
 
-def _store_logits(store: Store, study: _Study) -> str | None:
+def _store_logits(store: Store, study: ReadStudy) -> str | None:
     """The given logits; DataError unless they cover every text that somebody may ask them of."""
     path = study.offered.teacher.logits
     if path is None:
