@@ -763,6 +763,15 @@ ON CONFLICT (study_id, objective) DO UPDATE
 SET num_trials = excluded.num_trials, importances = excluded.importances, at = clock_timestamp()
 WHERE kdsearch.importance.num_trials <= excluded.num_trials;
 
+-- name: list_params
+SELECT number, config FROM kdsearch.trial
+WHERE study_id = :study_id AND repeat = 0 AND state = 'complete'
+ORDER BY number;
+
+-- name: artifact_bytes
+SELECT sha256, bytes FROM kdsearch.artifact
+WHERE sha256 = ANY(ARRAY(SELECT jsonb_array_elements_text(CAST(:digests AS jsonb))));
+
 -- ================================================================ what people ask for
 
 -- name: file_request

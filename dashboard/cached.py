@@ -1,0 +1,105 @@
+"""What the pages about trials and parameters load, kept while nothing changes or for seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from dashboard import confusion, disagreements, source
+from dashboard.confusion import Confusion
+from dashboard.disagreements import Disagreements
+from dashboard.queries import stories
+from dashboard.queries.studies import Snapshot
+from dashboard.story import Story
+from kdsearch.core.errors import ArtifactError
+from kdsearch.core.space import Scalar
+from kdsearch.store import particulars, reads
+from kdsearch.store.artifacts import ArtifactStore
+from kdsearch.store.connect import resolve_home
+from kdsearch.store.reads import StudyRow, TrialRow
+
+KEPT_S = 3.0
+
+
+def load_story(snapshot: Snapshot, number: int) -> Story:
+    """One trial; NotFoundError if there is none of that number."""
+    return _story(source.storage_url(), snapshot.study.id, number, snapshot)
+
+
+@st.cache_resource(ttl=KEPT_S, max_entries=32, show_spinner=False)
+def _story(url: str, study_id: int, number: int, _snapshot: Snapshot) -> Story:
+    return stories.read(source.engine(), _snapshot, number)
+
+
+def load_params(snapshot: Snapshot) -> Mapping[int, Mapping[str, Scalar]]:
+    """Parameters of the complete trials; read again when there are more of them."""
+    num_complete = int(snapshot.trials.complete.sum())
+    return _params(source.storage_url(), snapshot.study.id, num_complete)
+
+
+@st.cache_resource(ttl="1h", max_entries=8, show_spinner=False)
+def _params(url: str, study_id: int, num_complete: int) -> Mapping[int, Mapping[str, Scalar]]:
+    return particulars.params(source.engine(), study_id)
+
+
+def load_importances(snapshot: Snapshot) -> Sequence[Any]:
+    """How much each parameter says about each objective; empty before a worker worked it out."""
+    read = getattr(reads, "importances", None)
+    return () if read is None else tuple(read(source.engine(), snapshot.study.id))
+
+
+# ---------------------------------------------------------------- from the artifact store
+
+
+def _blobs(study: StudyRow) -> ArtifactStore:
+    return _artifacts(study.artifacts_url)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _artifacts(url: str) -> ArtifactStore:
+    return ArtifactStore(url, resolve_home(os.environ) / "cache" / "artifacts")
+
+
+def labels_of(study: StudyRow) -> tuple[str, ...] | None:
+    """The classes in the order of logits and confusion matrices; None before the teacher is prepared."""
+    given = (study.spec.get("data") or {}).get("labels")
+    if given:
+        return tuple(given)
+    return None if study.prepared is None else _labels(study.artifacts_url, study.prepared)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _labels(url: str, prepared: str) -> tuple[str, ...]:
+    return tuple(json.loads(_artifacts(url).open(prepared).read_bytes())["labels"])
+
+
+def confusion_of(study: StudyRow, trial: TrialRow) -> Confusion | None:
+    """The trial's confusion matrix; None where it was not recorded. Without names classes are numbered."""
+    counts = getattr(trial, "confusion", None)
+    if counts is None:
+        return None
+    try:
+        labels = labels_of(study)
+    except ArtifactError:
+        labels = None
+    return confusion.confusion(labels or [f"class {i}" for i in range(len(counts))], counts)
+
+
+def load_disagreements(study: StudyRow, trial: TrialRow) -> Disagreements | None:
+    """None where rows or logits were not stored; ArtifactError where they cannot be read from here."""
+    rows, labels = getattr(study, "validation_rows", None), labels_of(study)
+    if rows is None or labels is None or trial.validation_logits is None:
+        return None
+    return _disagreements(study.artifacts_url, rows, trial.validation_logits, labels)
+
+
+@st.cache_resource(ttl="10m", max_entries=4, show_spinner="Reading texts")
+def _disagreements(url: str, rows: str, logits: str, labels: tuple[str, ...]) -> Disagreements:
+    store = _artifacts(url)
+    logits_NC = np.load(store.open(logits), allow_pickle=False)
+    return disagreements.disagreements(disagreements.read_rows(store.open(rows)), logits_NC, labels)
