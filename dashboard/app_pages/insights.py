@@ -191,8 +191,8 @@ def _show_grid(snapshot: Snapshot) -> None:
     words = "Quality over λ and the temperature; every cell says its figure and its number of trials."
     st.plotly_chart(figure, key="grid", config=CHART_CONFIG, alt=words)
     st.caption(
-        f"{wording.plural(len(own), 'complete trial')}, which differ in other parameters, too: a cell with few "
-        "of them says little. A loss without a temperature (MSE) is in the row “none”."
+        f"{wording.plural(len(own), 'complete trial')}, which differ in other parameters, too: a cell "
+        "with few of them says little. A loss without a temperature (MSE) is in the row “none”."
     )
 
 

@@ -113,8 +113,8 @@ def latency_of() -> Callable[..., Any]:
 
     def make(ms: float) -> Latency:
         return Latency(
-            p50_ms=ms * 0.8, p90_ms=ms, p99_ms=ms * 1.5, mean_ms=ms, num_queries=100, seconds=1.0, size_mb=1.0,
-            num_params=1000, tokenize_p50_ms=0.05, noisy=False, profile=profile,
+            p50_ms=ms * 0.8, p90_ms=ms, p99_ms=ms * 1.5, mean_ms=ms, num_queries=100, seconds=1.0,
+            size_mb=1.0, num_params=1000, tokenize_p50_ms=0.05, noisy=False, profile=profile,
         )  # fmt: skip
 
     return make

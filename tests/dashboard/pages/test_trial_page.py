@@ -31,7 +31,8 @@ def test_why_it_ended_is_said(open_page: Callable[..., AppTest], every_state: An
         return words.replace("\\", "")
 
     assert warned(5) == (
-        "Paused after epoch 1 by the rule 'front': up to 0.8200 is forecast; at its latency it needs more than 0.9000"
+        "Paused after epoch 1 by the rule 'front': up to 0.8200 is forecast; "
+        "at its latency it needs more than 0.9000"
     )
     assert "the study ended while it was paused. Before that: up to 0.8200 is forecast" in warned(2)
     assert warned(3) == "Rejected by the rule 'latency': it takes 9 ms"
