@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -18,10 +17,11 @@ from dashboard.queries.studies import Snapshot
 from dashboard.story import Story
 from kdsearch.core.errors import ArtifactError
 from kdsearch.core.space import Scalar
-from kdsearch.store import particulars, reads
+from kdsearch.store import particulars, reads_live
 from kdsearch.store.artifacts import ArtifactStore
 from kdsearch.store.connect import resolve_home
 from kdsearch.store.reads import StudyRow, TrialRow
+from kdsearch.store.reads_live import ImportanceRow
 
 KEPT_S = 3.0
 
@@ -47,10 +47,9 @@ def _params(url: str, study_id: int, num_complete: int) -> Mapping[int, Mapping[
     return particulars.params(source.engine(), study_id)
 
 
-def load_importances(snapshot: Snapshot) -> Sequence[Any]:
+def load_importances(snapshot: Snapshot) -> Sequence[ImportanceRow]:
     """How much each parameter says about each objective; empty before a worker worked it out."""
-    read = getattr(reads, "importances", None)
-    return () if read is None else tuple(read(source.engine(), snapshot.study.id))
+    return reads_live.importances(source.engine(), snapshot.study.id)
 
 
 # ---------------------------------------------------------------- from the artifact store
@@ -80,19 +79,18 @@ def _labels(url: str, prepared: str) -> tuple[str, ...]:
 
 def confusion_of(study: StudyRow, trial: TrialRow) -> Confusion | None:
     """The trial's confusion matrix; None where it was not recorded. Without names classes are numbered."""
-    counts = getattr(trial, "confusion", None)
-    if counts is None:
+    if trial.confusion is None:
         return None
     try:
         labels = labels_of(study)
     except ArtifactError:
         labels = None
-    return confusion.confusion(labels or [f"class {i}" for i in range(len(counts))], counts)
+    return confusion.confusion(labels or [f"class {i}" for i in range(len(trial.confusion))], trial.confusion)
 
 
 def load_disagreements(study: StudyRow, trial: TrialRow) -> Disagreements | None:
     """None where rows or logits were not stored; ArtifactError where they cannot be read from here."""
-    rows, labels = getattr(study, "validation_rows", None), labels_of(study)
+    rows, labels = study.validation_rows, labels_of(study)
     if rows is None or labels is None or trial.validation_logits is None:
         return None
     return _disagreements(study.artifacts_url, rows, trial.validation_logits, labels)

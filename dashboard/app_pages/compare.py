@@ -148,7 +148,7 @@ def _show_latencies(told: Sequence[Story]) -> None:
     words = "Share of the queries that each trial answered within so many milliseconds."
     figure = latencies.spread(drawn, marked=False)
     st.plotly_chart(figure, key="latencies", config=CHART_CONFIG, alt=words)
-    if not all(latencies.quantiles(latency) for latency in drawn.values()):
+    if not all(latency.quantiles_ms for latency in drawn.values()):
         st.caption("Trials drawn as three marks are older: only p50, p90 and p99 were recorded.")
 
 

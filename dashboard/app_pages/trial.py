@@ -199,7 +199,7 @@ def _show_latency(study: StudyRow, told: Story) -> None:
         st.dataframe(_latency_rows(latency), hide_index=True, alt="The latency's figures and protocol.")
         if latency.noisy:
             st.warning("Something else may have used the machine meanwhile: the figure is noisy.")
-        if not latencies.quantiles(latency):
+        if not latency.quantiles_ms:
             st.caption("Of this trial three percentiles were recorded, not the whole distribution.")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import plotly.graph_objects as go
@@ -27,7 +27,7 @@ def spread(latencies: Mapping[str, Latency], *, marked: bool) -> go.Figure:
         figure.add_scatter(
             x=x,
             y=y,
-            mode="lines" if quantiles(latency) else "markers",
+            mode="lines" if latency.quantiles_ms else "markers",
             line={
                 "color": OKABE_ITO[place % len(OKABE_ITO)],
                 "dash": DASHES[place % len(DASHES)],
@@ -44,14 +44,9 @@ def spread(latencies: Mapping[str, Latency], *, marked: bool) -> go.Figure:
     return figure
 
 
-def quantiles(latency: Latency) -> Sequence[float]:
-    """Evenly spaced from the fastest query to the slowest; none for figures from before they were kept."""
-    return tuple(getattr(latency, "quantiles_ms", None) or ())
-
-
 def steps(latency: Latency) -> tuple[list[float], list[float]]:
     """Latencies (ms) and the share of the queries within each, both rising."""
-    found = quantiles(latency)
+    found = latency.quantiles_ms
     if found:
         return list(found), np.linspace(0.0, 1.0, len(found)).tolist()
     return [latency.p50_ms, latency.p90_ms, latency.p99_ms], list(PERCENTILES.values())
