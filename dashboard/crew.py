@@ -88,8 +88,8 @@ def about_silent(crew: Crew) -> str:
     found = silent(crew)
     names = ", ".join(worker.id for worker in found[:3]) + (", …" if len(found) > 3 else "")
     return (
-        f"{wording.plural(len(found), 'worker')} not seen for over {ALIVE_S:.0f} s: {names}. What they ran goes on "
-        "with another worker once its lease runs out; look at the machines."
+        f"{wording.plural(len(found), 'worker')} not seen for over {ALIVE_S:.0f} s: {names}. What they ran "
+        "goes on with another worker once its lease runs out; look at the machines."
     )
 
 

@@ -25,9 +25,7 @@ def _draw(snapshot: Snapshot) -> None:
     _show_crew(snapshot.study.name, snapshot.study.id)
     st.subheader("One more worker")
     name = snapshot.study.name
-    st.caption(
-        "On any machine that reaches the database; it takes the next trial and goes when there is none."
-    )
+    st.caption("On any machine that reaches the database; it leaves when nothing is left to do.")
     st.code(f"kdsearch worker start --study {name}", language="bash")
     _show_troubles(snapshot)
 
@@ -44,12 +42,8 @@ def _show_crew(name: str, study_id: int) -> None:
             cells = zip(st.columns(4), crew.counts(found).items(), strict=True)
             for column, (label, count) in cells:
                 column.metric(label, count, border=True)
-            st.dataframe(
-                crew.rows(found),
-                hide_index=True,
-                column_config=SHARE,
-                alt="The workers, and what each runs now.",
-            )
+            words = "The workers, and what each runs now."
+            st.dataframe(crew.rows(found), hide_index=True, column_config=SHARE, alt=words)
             silent = crew.silent(found)
             if silent:
                 st.warning(wording.plain(crew.about_silent(found)), icon=":material/signal_disconnected:")
