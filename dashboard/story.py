@@ -55,6 +55,11 @@ def rungs(study: StudyRow) -> list[int]:
     return found
 
 
+def best_so_far(story: Story) -> float | None:
+    """The best quality of an epoch; None before the first scored one."""
+    return max((epoch.scores.quality for epoch in story.epochs if epoch.scores is not None), default=None)
+
+
 # ---------------------------------------------------------------- how it ended
 
 

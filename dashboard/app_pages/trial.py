@@ -79,31 +79,35 @@ def _show_head(snapshot: Snapshot, told: Story) -> None:
     teacher_ms = teacher.latency.at(study.latency_name) if teacher and teacher.latency else None
     teacher_mb = teacher.size_mb if teacher else None
     faster, smaller = wording.times(teacher_ms, trial.latency_ms), wording.times(teacher_mb, trial.size_mb)
-    against = None if teacher is None or trial.quality is None else trial.quality - teacher.quality
+    quality = trial.quality if trial.quality is not None else story.best_so_far(told)
+    against = None if teacher is None or quality is None else quality - teacher.quality
     cells = [
-        (f"Quality ({study.quality_name})", wording.share(trial.quality), _beside(against)),
+        (f"Quality ({study.quality_name})", wording.share(quality), _beside(against, trial.quality is None)),
         (_percentile(study), wording.ms(trial.latency_ms), faster and f"{faster} faster than the teacher"),
         ("Size", wording.mb(trial.size_mb), smaller and f"{smaller} smaller"),
-        ("Kept epoch", _kept(told), None),
+        _epochs(told),
         ("Training took", wording.duration(trial.train_seconds), None),
     ]
     for column, (label, value, delta) in zip(st.columns(len(cells)), cells, strict=True):
-        column.metric(label, value, delta or None, delta_color="off", delta_arrow="off", border=True)
+        column.metric(
+            label, value, delta or None, delta_color="off", delta_arrow="off", border=True, height="stretch"
+        )
 
 
 def _percentile(study: StudyRow) -> str:
     return f"Latency ({study.latency_name.removesuffix('_ms')})"
 
 
-def _beside(against: float | None) -> str | None:
-    return None if against is None else f"{wording.points(against)} against the teacher"
+def _beside(against: float | None, so_far: bool) -> str | None:
+    words = None if against is None else f"{wording.points(against)} against the teacher"
+    return f"so far; {words}" if words and so_far else words
 
 
-def _kept(told: Story) -> str:
+def _epochs(told: Story) -> tuple[str, str, None]:
     trial = told.trial
     if trial.best_epoch is None:
-        return wording.NONE if trial.epochs_run is None else f"{trial.epochs_run} run"
-    return f"{trial.best_epoch} of {trial.epochs_run}"
+        return "Epochs run", str(trial.epochs_run or 0), None
+    return "Epoch kept", f"{trial.best_epoch} of {trial.epochs_run}", None
 
 
 def _state(snapshot: Snapshot, told: Story) -> str:

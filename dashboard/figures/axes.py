@@ -25,19 +25,20 @@ def lay_out(figure: go.Figure, *, x: str, y: str, height: int = HEIGHT, **others
     return figure
 
 
-def add_level(figure: go.Figure, y: float, words: str, *, colour: str = GREY) -> None:
+def add_level(figure: go.Figure, y: float, words: str, *, colour: str = GREY, above: bool = True) -> None:
     """A dotted horizontal line with its name at the right end, such as the teacher's."""
     figure.add_hline(y=y, line={"dash": "dot", "color": colour, "width": 2})
     figure.add_annotation(
-        x=1, xref="paper", y=y, text=words, showarrow=False, xanchor="right", yanchor="bottom",
+        x=1, xref="paper", y=y, text=words, showarrow=False, xanchor="right",
+        yanchor="bottom" if above else "top",
         font={"color": colour},
     )  # fmt: skip
 
 
 def add_moment(figure: go.Figure, x: float, words: str, *, colour: str = GREY) -> None:
-    """A dotted vertical line with its name on top, such as a rung's or a percentile's."""
+    """A dotted vertical line with its name at its foot, such as a rung's or a percentile's."""
     figure.add_vline(x=x, line={"dash": "dot", "color": colour, "width": 1})
     figure.add_annotation(
-        x=x, y=1, yref="paper", text=words, showarrow=False, xanchor="left", yanchor="top", textangle=90,
+        x=x, y=0, yref="paper", text=words, showarrow=False, xanchor="left", yanchor="bottom",
         font={"color": colour},
     )  # fmt: skip

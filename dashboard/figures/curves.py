@@ -57,7 +57,8 @@ def learning(
     if metric == METRICS[0] and curves:
         _add_decisions(figure, curves[0], decisions, ink)
     lay_out(figure, x="epoch", y=title)
-    figure.update_xaxes(dtick=1 if _last(curves) <= 20 else None, rangemode="tozero")
+    last = max([_last(curves), *rungs])
+    figure.update_xaxes(dtick=1 if last <= 20 else None, range=[0.5, last + 0.5])
     return figure
 
 
@@ -134,7 +135,7 @@ def _add_forecast(figure: go.Figure, decision: Decision, ink: Ink) -> None:
     )
     if mean is None or upper is None or bar is None:
         return
-    add_level(figure, bar, f"needed for the front {bar:.4f}", colour=WARM)
+    add_level(figure, bar, f"needed for the front {bar:.4f}", colour=WARM, above=False)
     figure.add_scatter(
         x=[decision.epoch],
         y=[mean],

@@ -27,18 +27,27 @@ def hypervolume(progress: Progress, *, over: Over, since: datetime, until: int |
     ends = progress.until or since
     in_hours = (ends - since).total_seconds() > MOST_MINUTES * 60
     scale = HOUR_S if in_hours else 60.0
-
-    def passed(at: datetime) -> float:
-        return (at - since).total_seconds() / scale
-
-    steps = progress.steps
-    counts = [step.finished for step in steps]
-    x: list[float] = list(map(float, counts)) if over == "trials" else [passed(step.at) for step in steps]
-    end = float(progress.finished) if over == "trials" else passed(ends)
+    passed = [(step.at - since).total_seconds() / scale for step in progress.steps]
     figure = go.Figure()
+    if over == "trials":
+        _add_steps(
+            figure, progress, [float(step.finished) for step in progress.steps], float(progress.finished)
+        )
+    else:
+        _add_steps(figure, progress, passed, (ends - since).total_seconds() / scale)
+    if until is not None and over == "trials":
+        figure.add_vline(x=until, line={"dash": "dot", "color": WARM, "width": 2})
+    unit = f"{'hours' if in_hours else 'minutes'} since the study began, with its teacher's preparation"
+    lay_out(figure, x="trials finished" if over == "trials" else unit, y="area under the front, of today's")
+    figure.update_yaxes(tickformat=".0%", range=[0, 1.05])
+    return figure
+
+
+def _add_steps(figure: go.Figure, progress: Progress, x: list[float], end: float) -> None:
+    areas = [step.area for step in progress.steps]
     figure.add_scatter(
         x=[0.0, *x, end],
-        y=[0.0, *(step.area for step in steps), steps[-1].area if steps else 0.0],
+        y=[0.0, *areas, areas[-1] if areas else 0.0],
         mode="lines",
         line={"shape": "hv", "color": OKABE_ITO[0], "width": 2},
         hoverinfo="skip",
@@ -46,24 +55,14 @@ def hypervolume(progress: Progress, *, over: Over, since: datetime, until: int |
     )
     figure.add_scatter(
         x=x,
-        y=[step.area for step in steps],
+        y=areas,
         mode="markers",
         marker={"color": OKABE_ITO[0], "size": 7},
-        customdata=[[step.number, step.finished] for step in steps],
-        hovertemplate="trial %{customdata[0]}, the %{customdata[1]}. to finish: %{y:.1%} of today's area"
+        customdata=[[step.number, step.finished] for step in progress.steps],
+        hovertemplate="trial %{customdata[0]}, number %{customdata[1]} to finish: %{y:.1%} of today's area"
         "<extra></extra>",
         showlegend=False,
     )
-    if until is not None and over == "trials":
-        figure.add_vline(x=until, line={"dash": "dot", "color": WARM, "width": 2})
-    unit = (
-        "trials finished"
-        if over == "trials"
-        else f"{'hours' if in_hours else 'minutes'} since the study began"
-    )
-    lay_out(figure, x=unit, y="area under the front, of today's")
-    figure.update_yaxes(tickformat=".0%", range=[0, 1.05])
-    return figure
 
 
 def front_at(study: StudyRow, trials: TrialColumns, then: Flags, *, ink: Ink) -> go.Figure:
