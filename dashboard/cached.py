@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,7 +18,6 @@ from kdsearch.core.errors import ArtifactError
 from kdsearch.core.space import Scalar
 from kdsearch.store import particulars, reads_live
 from kdsearch.store.artifacts import ArtifactStore
-from kdsearch.store.connect import resolve_home
 from kdsearch.store.reads import StudyRow, TrialRow
 from kdsearch.store.reads_live import ImportanceRow
 
@@ -55,26 +53,17 @@ def load_importances(snapshot: Snapshot) -> Sequence[ImportanceRow]:
 # ---------------------------------------------------------------- from the artifact store
 
 
-def _blobs(study: StudyRow) -> ArtifactStore:
-    return _artifacts(study.artifacts_url)
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _artifacts(url: str) -> ArtifactStore:
-    return ArtifactStore(url, resolve_home(os.environ) / "cache" / "artifacts")
-
-
 def labels_of(study: StudyRow) -> tuple[str, ...] | None:
     """The classes in the order of logits and confusion matrices; None before the teacher is prepared."""
     given = (study.spec.get("data") or {}).get("labels")
     if given:
         return tuple(given)
-    return None if study.prepared is None else _labels(study.artifacts_url, study.prepared)
+    return None if study.prepared is None else _labels(source.artifacts(study), study.prepared)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def _labels(url: str, prepared: str) -> tuple[str, ...]:
-    return tuple(json.loads(_artifacts(url).open(prepared).read_bytes())["labels"])
+def _labels(_store: ArtifactStore, prepared: str) -> tuple[str, ...]:
+    return tuple(json.loads(_store.open(prepared).read_bytes())["labels"])
 
 
 def confusion_of(study: StudyRow, trial: TrialRow) -> Confusion | None:
@@ -93,11 +82,10 @@ def load_disagreements(study: StudyRow, trial: TrialRow) -> Disagreements | None
     rows, labels = study.validation_rows, labels_of(study)
     if rows is None or labels is None or trial.validation_logits is None:
         return None
-    return _disagreements(study.artifacts_url, rows, trial.validation_logits, labels)
+    return _disagreements(source.artifacts(study), rows, trial.validation_logits, labels)
 
 
 @st.cache_resource(ttl="10m", max_entries=4, show_spinner="Reading texts")
-def _disagreements(url: str, rows: str, logits: str, labels: tuple[str, ...]) -> Disagreements:
-    store = _artifacts(url)
-    logits_NC = np.load(store.open(logits), allow_pickle=False)
-    return disagreements.disagreements(disagreements.read_rows(store.open(rows)), logits_NC, labels)
+def _disagreements(_store: ArtifactStore, rows: str, logits: str, labels: tuple[str, ...]) -> Disagreements:
+    logits_NC = np.load(_store.open(logits), allow_pickle=False)
+    return disagreements.disagreements(disagreements.read_rows(_store.open(rows)), logits_NC, labels)
