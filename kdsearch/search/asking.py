@@ -18,13 +18,13 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from kdsearch.core.errors import NotFoundError
 from kdsearch.core.records import TrialConfig
-from kdsearch.search.drawing import Decided, Refusals, draw, fixed_in, spare
+from kdsearch.search.drawing import Decided, Refusals, Stored, draw, fixed_in, spare
 from kdsearch.search.known import Known
-from kdsearch.search.plan import SAMPLED, First, Origin, Plan, origin_of
+from kdsearch.search.plan import ENQUEUED, SAMPLED, First, Origin, Plan, origin_of
 from kdsearch.search.samplers import SAMPLERS
 from kdsearch.search.samplers.base import SamplerSetup
 from kdsearch.store.transactions import UnavailableError, repeatable, without_secrets
@@ -34,7 +34,7 @@ DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 FIRST = "kdsearch:first"
 """User attribute of an enqueued first trial: what was decided of it."""
 ORIGIN = "kdsearch:origin"
-"""User attribute of an enqueued first trial: who chose it."""
+"""User attribute of an enqueued trial: who chose it."""
 QUEUED = 50
 """First trials that wait in Optuna at a time: it reads each of them again at every question."""
 
@@ -160,6 +160,20 @@ class Search:
                 found += [asked] if asked is not None else []
         return found
 
+    def enqueue(self, fixed: Mapping[str, Stored]) -> int:
+        """An orphan with these values, which the next claim adopts; its number. One process at a time."""
+        attrs = {"fixed_params": dict(fixed)}
+        asked = create_trial(state=TrialState.RUNNING, system_attrs=attrs, user_attrs={ORIGIN: ENQUEUED})
+        with _quiet():
+            trial_id = self._storage.create_new_trial(self._study_id, template_trial=asked)
+            return self._storage.get_trial(trial_id).number
+
+    def enqueued(self, numbers: set[int]) -> dict[int, dict[str, Stored]]:
+        """What was decided of each orphan, by its number; ``numbers``: of the trials that are known."""
+        with _quiet():
+            lost = [self._storage.get_trial(self._trial_id(number)) for number in self._lost(numbers)]
+        return {trial.number: trial.system_attrs.get("fixed_params", {}) for trial in lost}
+
     def drop_orphans(self, numbers: set[int]) -> None:
         """The study ends without the trials that no lease knows: they are told as failed."""
         with _quiet():
@@ -192,18 +206,18 @@ class Search:
         frozen = self._storage.get_trial(trial_id)
         setup = SamplerSetup(plan=self._plan, number=trial.number, known=known)
         sampler = SAMPLERS[self._plan.spec.search.sampler](setup)
-        rng, fixed = np.random.default_rng(setup.seed), fixed_in(frozen)
-        config = draw(self._plan, sampler, self._study, frozen, refusals.accepts, rng, fixed)
+        rng, fixed, origin = np.random.default_rng(setup.seed), fixed_in(frozen), _origin(frozen.user_attrs)
+        accepts = refusals.is_new if origin == ENQUEUED else refusals.accepts
+        config = draw(self._plan, sampler, self._study, frozen, accepts, rng, fixed)
         if config is None:
             self.tell_failed(trial.number)
             return None
         self._study.sampler = Decided(config)
-        attrs = frozen.user_attrs
         return Asked(
             number=trial.number,
             optuna_trial_id=trial_id,
             config=self._plan.suggest(trial),
-            origin=_first(attrs).origin if FIRST in attrs else SAMPLED,
+            origin=origin,
         )
 
     # ---------------------------------------------------------------- telling
@@ -250,6 +264,11 @@ def _first(attrs: Mapping[str, Any]) -> First:
     """What was enqueued; studies of the first version kept no origin beside it."""
     params = attrs[FIRST]
     return First(attrs.get(ORIGIN, origin_of(params["scheme"])), params)
+
+
+def _origin(attrs: Mapping[str, Any]) -> Origin:
+    """Who chose a trial."""
+    return _first(attrs).origin if FIRST in attrs else attrs.get(ORIGIN, SAMPLED)
 
 
 def _same(first: First) -> tuple[Origin, frozenset[tuple[str, object]]]:

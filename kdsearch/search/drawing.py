@@ -64,6 +64,10 @@ class Refusals:
             return "latency"
         return "front" if staircase(self._points, latency_ms) >= PERFECT else None
 
+    def is_new(self, config: TrialConfig) -> bool:
+        """Whether it was not tried yet: all that counts where a person asked for it."""
+        return config.identity not in self._taken
+
     def accepts(self, config: TrialConfig) -> bool:
         """Whether it may become a trial."""
         return self.why(config) is None

@@ -14,8 +14,8 @@ from kdsearch.search.presets.recipe import Recipe, dimensions_of
 from kdsearch.search.spaces import CONTROL, DEFAULT_SCHEMES, TRAINING, Spaces, registered
 
 Origin: TypeAlias = str
-"""Who chose a trial: `CONTROLLED`, `STRATIFIED`, ``preset:literature/tang`` or `SAMPLED`."""
-CONTROLLED, STRATIFIED, SAMPLED = "control", "stratified", "sampler"
+"""Who chose a trial: `CONTROLLED`, `STRATIFIED`, ``preset:literature/tang``, `SAMPLED` or `ENQUEUED`."""
+CONTROLLED, STRATIFIED, SAMPLED, ENQUEUED = "control", "stratified", "sampler", "enqueued"
 
 
 class First(NamedTuple):

@@ -25,6 +25,7 @@ from kdsearch.store.leases import Lease
 from kdsearch.store.studies import BudgetState
 from kdsearch.store.transactions import repeatable
 from kdsearch.worker import closing, rungs
+from kdsearch.worker.context import Pause
 from kdsearch.worker.material import Material
 
 log = structlog.get_logger()
@@ -42,7 +43,7 @@ class Claims:
         self.material, self.context, self.search = material, material.context, search
         self.can_measure = can_measure
         self._engine, self._study_id = self.context.store.engine, self.context.study.id
-        self._said = ""
+        self._pause, self._said = Pause(), ""
 
     @repeatable  # a broken turn is rolled back; what was asked for meanwhile is adopted by the next one
     def take(self, *, conclude: bool = False) -> Claim:
@@ -50,9 +51,11 @@ class Claims:
 
         Raises TooManyFailuresError when the budget of failures is spent.
         """
-        if (state := self._state()) in ("gone", "paused"):
-            return "gone" if state == "gone" else "wait"
+        if (ended := self._ended_or_paused()) is not None:
+            return ended
         with leases.study_turn(self._engine, self._study_id) as conn:
+            if (ended := self._ended_or_paused()) is not None:  # while this worker waited for its turn
+                return ended
             leases.sweep(conn, self._study_id)
             budget = studies.budget_state(conn, self._study_id)
             if budget.num_failed <= budget.max_failed:
@@ -65,12 +68,17 @@ class Claims:
             hint=f"kdsearch trial list {name} --state failed",
         )
 
-    def _state(self) -> str:
+    def _ended_or_paused(self) -> Literal["wait", "done", "gone"] | None:
+        """What there is to do without asking for more; None where the study is open."""
         try:
             found = studies.find_study(self._engine, self.context.study.name)
         except NotFoundError:
             return "gone"
-        return found.state if found.id == self._study_id else "gone"
+        if found.id != self._study_id:
+            return "gone"
+        if self._pause.is_on(found):
+            return "wait"
+        return "done" if found.state == "done" else None
 
     def _next(self, conn: Connection, budget: BudgetState) -> Claim:
         if budget.out_of_time:  # a measuring machine may never come, and no hour is left to wait for one
@@ -107,6 +115,8 @@ class Claims:
         if why and (budget.out_of_time or not budget.num_paused):
             return self._nothing_new(why)
         tried = self._history(conn)
+        if not why and (found := self._orphan(conn, tried)) is not None:
+            return self._begun(conn, found)
         if flat := ending.settled(self.context.spec, tried, self.material.quality_floor):
             return self._nothing_new(flat)
         if budget.num_paused and (promoted := self._promoted(conn, budget, tried)) is not None:
@@ -115,7 +125,7 @@ class Claims:
             return self._nothing_new(why)
         if not self.can_measure and studies.awaits_measuring(conn, self._study_id):
             return "wait"
-        asked = self._ask(conn, tried)
+        asked = self.search.ask(self._known(tried))
         return self._nothing_new(ending.EXHAUSTED) if asked is None else self._begun(conn, asked)
 
     def _nothing_new(self, why: str) -> Claim | None:
@@ -139,15 +149,17 @@ class Claims:
                 return self._waiting(conn) or "wait"  # its epochs are promised: no new trial in this turn
         return None
 
-    def _ask(self, conn: Connection, tried: Sequence[Tried]) -> Asked | None:
-        """A trial that somebody asked for and never leased, else what the search proposes."""
-        known = Known(
+    def _known(self, tried: Sequence[Tried]) -> Known:
+        return Known(
             tried=tried,
             latency_ms=self.material.figures.question(),
             quality_floor=self.material.quality_floor,
         )
-        orphans = self.search.orphans({trial.number for trial in tried}, known)
-        return orphans[0] if orphans else self.search.ask(known)
+
+    def _orphan(self, conn: Connection, tried: Sequence[Tried]) -> Asked | None:
+        """A trial that a person enqueued, or that somebody asked for and never leased."""
+        orphans = self.search.orphans({trial.number for trial in tried}, self._known(tried))
+        return orphans[0] if orphans else None
 
     def _begun(self, conn: Connection, asked: Asked) -> Lease:
         return leases.insert_running(
@@ -181,7 +193,7 @@ class Claims:
             return
         if ending.settled(self.context.spec, tried, self.material.quality_floor):
             return
-        asked = self._ask(conn, tried)
+        asked = self._orphan(conn, tried) or self.search.ask(self._known(tried))
         if asked is not None:
             leases.insert_ready(
                 conn,

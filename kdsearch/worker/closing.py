@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +47,8 @@ def put_standings(material: Material) -> None:
     rows = [row for row in reads.trials(engine, study_id, "complete") if row.latency_ms is not None]
     repeats = [row for row in reads.repeats(engine, study_id) if row.state == "complete"]
     again = {row.number for row in repeats}
-    compared = [row for row in rows if row.number in again] or nearest(rows)
+    finalists_alone = [row for row in rows if row.number in again] if context.spec.finalists else []
+    compared = finalists_alone or nearest(rows, again)
     found = standings(
         list(_entries(material, compared, repeats)),
         material.validation_labels,
@@ -69,11 +70,12 @@ def drop_checkpoints(material: Material) -> None:
         log.warning("checkpoints of trials that have ended stay", error=error.what)
 
 
-def nearest(rows: Sequence[TrialRow]) -> list[TrialRow]:
-    """The front and the trials that lie the least below it, by number."""
+def nearest(rows: Sequence[TrialRow], again: Collection[int] = ()) -> list[TrialRow]:
+    """The front and the trials that lie the least below it, by number; those of ``again`` in any case."""
     points = [(row.quality or 0.0, row.latency_ms or 0.0) for row in rows]
     gaps = {row.number: staircase(points, row.latency_ms or 0.0) - (row.quality or 0.0) for row in rows}
-    kept = sorted(rows, key=lambda row: (gaps[row.number], row.number))[:MOST_COMPARED]
+    by_gap = sorted(rows, key=lambda row: (row.number not in again, gaps[row.number], row.number))
+    kept = by_gap[:MOST_COMPARED]
     return sorted(kept, key=lambda row: row.number)
 
 

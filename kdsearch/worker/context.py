@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeAlias
+
+import structlog
 
 from kdsearch.core.spec import StudySpec
 from kdsearch.data.inputs import Inputs
@@ -16,6 +20,14 @@ from kdsearch.search.spaces import registered
 from kdsearch.store.connect import Store
 from kdsearch.store.history import History
 from kdsearch.store.studies import StudyRecord
+
+
+log = structlog.get_logger()
+Export: TypeAlias = Callable[[Store, str, Mapping[str, Any], Path, Callable[[str], None]], int]
+"""Exports a student of the study of a name into a new folder, and says how far it is; the trial's number.
+
+Which student is said as in a request: ``{"trial": 3}``, or ``{"within": {"latency_ms": 2.0}}``.
+"""
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the worker was asked to let go
@@ -43,6 +55,8 @@ class WorkerOptions:
     """How long a database or artifact store that is away is waited for."""
     ended_by: Callable[[], int | None] | None = None
     """Asked from another thread: the exit code once this process is to leave, None before that."""
+    export: Export | None = None
+    """Handed over by whoever starts the worker: exporting is a stranger on the same floor."""
 
 
 class Progress:
@@ -76,6 +90,21 @@ class Progress:
         return asked
 
 
+class Pause:
+    """Says that the study is paused, once until it goes on."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def is_on(self, study: StudyRecord) -> bool:
+        """Whether the study is paused."""
+        paused = study.state == "paused"
+        if paused and not self._said:
+            log.info("the study is paused: this worker waits", resume=f"kdsearch study resume {study.name}")
+        self._said = paused
+        return paused
+
+
 @dataclass(frozen=True, kw_only=True)
 class WorkerContext:
     """Frozen for the life of the worker; ``should_stop`` turns true once."""
@@ -90,6 +119,8 @@ class WorkerContext:
     should_stop: Callable[[], bool]
     progress: Progress = field(default_factory=Progress)
     """Asking `should_stop` is a step, too."""
+    drained: threading.Event = field(default_factory=threading.Event)
+    """Set when somebody has asked this worker to leave; then `should_stop` is true."""
 
     @cached_property
     def plan(self) -> Plan:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,18 +25,19 @@ from kdsearch.data.prepared import Prepared
 from kdsearch.measure.hostlock import HostLock
 from kdsearch.measure.profile import hardware_profile
 from kdsearch.search.asking import Search
-from kdsearch.store import preparations, studies, telling, workers
+from kdsearch.store import preparations, reads, studies, telling, workers
 from kdsearch.store.connect import Store
 from kdsearch.store.leases import Lease
 from kdsearch.store.optuna_storage import optuna_storage
 from kdsearch.worker import closing, rungs
 from kdsearch.worker.claim import Claim, Claims
-from kdsearch.worker.context import Progress, Stopped, WorkerContext, WorkerOptions
+from kdsearch.worker.context import Pause, Progress, Stopped, WorkerContext, WorkerOptions
 from kdsearch.worker.delivery import Delivery
 from kdsearch.worker.material import Material
 from kdsearch.worker.measuring import can_measure
 from kdsearch.worker.prepare import prepare
 from kdsearch.worker.pulse import Pulse
+from kdsearch.worker.requests import Requests
 from kdsearch.worker.trial import run_trial
 
 log = structlog.get_logger()
@@ -54,12 +56,13 @@ def work(
     torch.set_num_threads(options.threads)
     workers.register(store.engine, _self_description(context))
     pulse, delivery = Pulse(context), Delivery(context)
+    requests = Requests(context, pulse, delivery)
     try:
         with pulse.beating(), delivery.delivering():
-            prepared = _prepared(context, pulse, delivery)
+            prepared = _prepared(context, pulse, delivery, requests)
             if not isinstance(prepared, Prepared):
                 return prepared
-            return _Worker(context, prepared, pulse, delivery).run()
+            return _Worker(context, prepared, pulse, delivery, requests).run()
     finally:
         with suppress(StorageError):  # the outcome, or the error under way, says more
             workers.retire(store.engine, context.worker_id)
@@ -71,8 +74,8 @@ def open_context(
     """Look the study up and give this worker a name."""
     study = studies.find_study(store.engine, study_name)
     store = store.of_study(study.artifacts_url)
-    progress = Progress()
-    should_stop = progress.asking(should_stop)
+    progress, drained = Progress(), threading.Event()
+    should_stop = _either(progress.asking(should_stop), drained)
     return WorkerContext(
         store=store,
         study=study,
@@ -83,7 +86,12 @@ def open_context(
         lock=_host_lock(options, should_stop),
         should_stop=should_stop,
         progress=progress,
+        drained=drained,
     )
+
+
+def _either(should_stop: Callable[[], bool], drained: threading.Event) -> Callable[[], bool]:
+    return lambda: should_stop() or drained.is_set()
 
 
 def _host_lock(options: WorkerOptions, should_stop: Callable[[], bool]) -> HostLock:
@@ -112,21 +120,26 @@ def _self_description(context: WorkerContext) -> workers.NewWorker:
 # -------------------------------------------------------------------- preparation
 
 
-def _prepared(context: WorkerContext, pulse: Pulse, delivery: Delivery) -> Prepared | Outcome:
+def _prepared(
+    context: WorkerContext, pulse: Pulse, delivery: Delivery, requests: Requests
+) -> Prepared | Outcome:
     """What the preparation left, made by this worker or awaited; else how this worker ends."""
+    pause = Pause()
     with suppress(Stopped):
         while not context.should_stop():
-            prepared = delivery.patiently(lambda: _found_or_prepared(context, pulse, delivery))
+            requests.carry_out()
+            prepared = delivery.patiently(lambda: _found_or_prepared(context, pulse, delivery, pause))
             if prepared is not None:
                 return prepared
     return "stopped"
 
 
 def _found_or_prepared(
-    context: WorkerContext, pulse: Pulse, delivery: Delivery
-) -> Prepared | Literal["deleted"] | None:
+    context: WorkerContext, pulse: Pulse, delivery: Delivery, pause: Pause
+) -> Prepared | Literal["done", "deleted"] | None:
     try:
         row = preparations.preparation(context.store.engine, context.study.id)
+        study = studies.find_study(context.store.engine, context.study.name)
     except NotFoundError:
         return _deleted(context)
     if row.state == "failed":
@@ -136,6 +149,11 @@ def _found_or_prepared(
         )
     if row.state == "done" and row.prepared is not None:
         return Prepared.load(context.store.blobs, row.prepared)
+    if study.state == "done":  # stopped before it was prepared
+        return "done"
+    if pause.is_on(study):
+        time.sleep(context.options.poll_s)
+        return None
     _prepare_or_wait(context, pulse, delivery)
     return None
 
@@ -181,8 +199,15 @@ def _prepare_or_wait(context: WorkerContext, pulse: Pulse, delivery: Delivery) -
 class _Worker:
     """Claims and runs trials of one prepared study."""
 
-    def __init__(self, context: WorkerContext, prepared: Prepared, pulse: Pulse, delivery: Delivery) -> None:
-        self.context, self.pulse, self.delivery = context, pulse, delivery
+    def __init__(
+        self,
+        context: WorkerContext,
+        prepared: Prepared,
+        pulse: Pulse,
+        delivery: Delivery,
+        requests: Requests,
+    ) -> None:
+        self.context, self.pulse, self.delivery, self.requests = context, pulse, delivery, requests
         self.engine = context.store.engine
         self.material = Material(context, prepared)
         measures = can_measure(context, prepared)
@@ -197,6 +222,7 @@ class _Worker:
         while not self.context.should_stop():
             self.delivery.collect()
             try:
+                self.requests.carry_out()
                 claim = self.delivery.patiently(self._claim)
             except Stopped:
                 break
@@ -216,9 +242,15 @@ class _Worker:
             closing.put_standings(self.material)
             claim = self.claims.take(conclude=True)
         if claim == "done":
+            self._conclude_what_was_stopped()
             self._tell_what_is_untold()  # closing has given up what was paused
             closing.drop_checkpoints(self.material)
         return claim
+
+    def _conclude_what_was_stopped(self) -> None:
+        """A study that a person has stopped is done at once: how sure its front is comes after."""
+        if not reads.standings(self.engine, self.context.study.id):
+            closing.put_standings(self.material)
 
     def _run(self, lease: Lease) -> None:
         if self.begun:  # a worker that has just joined trains first

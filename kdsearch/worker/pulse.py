@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import structlog
 
 from kdsearch.core.errors import LeaseLostError, NotFoundError, StorageError
-from kdsearch.store import leases, preparations, studies, workers
+from kdsearch.store import leases, preparations, requests, studies, workers
 from kdsearch.store.leases import Lease
 from kdsearch.store.preparations import PreparationLease
+from kdsearch.store.requests import RequestLease
 from kdsearch.store.transactions import begin
 from kdsearch.worker.context import WorkerContext
 from kdsearch.worker.watchdog import Watchdog
@@ -39,6 +40,8 @@ class Held:
     give_back: Callable[[], None] = _nothing
     fail: Callable[[str], None] | None = None
     """Takes a traceback: the work hangs."""
+    searches: bool = True
+    """Whether the study's hours are spent meanwhile."""
 
 
 class Pulse:
@@ -91,6 +94,18 @@ class Pulse:
             yield
 
     @contextmanager
+    def carrying_out(self, lease: RequestLease) -> Iterator[None]:
+        """Hold the lease of a request for the block."""
+        engine, ttl = self._context.store.engine, self._context.options.lease_s
+        held = Held(
+            renew=lambda: requests.renew(engine, lease, ttl),
+            give_back=lambda: requests.give_back(engine, lease),
+            searches=False,
+        )
+        with self._holding(held):
+            yield
+
+    @contextmanager
     def holding(self, renew: Callable[[], None]) -> Iterator[None]:
         """Renew a lease at every beat of the block; ``renew`` raises LeaseLostError when it is gone."""
         with self._holding(Held(renew)):
@@ -134,7 +149,8 @@ class Pulse:
     def _beat(self) -> None:
         engine, study_id = self._context.store.engine, self._context.study.id
         busy = self._renew()
-        workers.seen(engine, self._context.worker_id)
+        if workers.seen(engine, self._context.worker_id):
+            self._leave()
         if busy:
             studies.touch_active(engine, study_id)
             if self._context.options.device.startswith("cuda"):
@@ -144,7 +160,7 @@ class Pulse:
             leases.sweep(conn, study_id)
 
     def _renew(self) -> bool:
-        """Whether there is a lease; nothing is locked meanwhile, for the database may be away for long."""
+        """Whether it is busy with the search; nothing is locked here: the database may be away for long."""
         held = self._held
         if held is not None and not self._lost.is_set():
             try:
@@ -152,7 +168,12 @@ class Pulse:
             except LeaseLostError:
                 if held is self._held:
                     self._lost.set()
-        return held is not None
+        return held is not None and held.searches
+
+    def _leave(self) -> None:
+        if not self._context.drained.is_set():
+            log.info("asked to leave: the trial is put away")
+            self._context.drained.set()
 
     def _look_at_the_study(self) -> None:
         study = self._context.study
