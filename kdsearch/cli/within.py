@@ -98,8 +98,10 @@ def best_of(
     candidates = deployable(rows)
     inside = [row for row in candidates if within.admits(row)]
     if inside:
-        means = {standing.number: standing.quality for standing in standings if len(standing.seeds) > 1}
-        sure = [row for row in inside if row.number in means]
+        known = list(standings)
+        means = {standing.number: standing.quality for standing in known if len(standing.seeds) > 1}
+        # Beside a trial that a person had trained again there are others with one seed: all of them count.
+        sure = [row for row in inside if row.number in means] if len(means) == len(known) else []
         return max(sure or inside, key=lambda row: _rank(row, means.get(row.number)))
     if not candidates:
         why, hint = nothing_deployable(rows, study)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdsearch.cli import completing, controls, output, placing, workers
+from kdsearch.cli.asked import export_asked
 from kdsearch.cli.options import Options, group, with_options
 from kdsearch.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UsageError
 
@@ -184,6 +185,7 @@ def start(
             hang_s=hang_after,
             outage_s=outage,
             ended_by=leave_question(signals, parent),
+            export=export_asked,
         )
         outcome = work(store, study, options=how, should_stop=stop_question(signals, parent))
     if outcome == "stopped" and signals.received is not None:

@@ -21,7 +21,6 @@ from kdsearch.store.connect import Store
 from kdsearch.store.history import History
 from kdsearch.store.studies import StudyRecord
 
-
 log = structlog.get_logger()
 Export: TypeAlias = Callable[[Store, str, Mapping[str, Any], Path, Callable[[str], None]], int]
 """Exports a student of the study of a name into a new folder, and says how far it is; the trial's number.

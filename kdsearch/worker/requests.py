@@ -1,6 +1,6 @@
 """Requests: what people asked for on a page, carried out by a worker between trials and while it waits.
 
-The lease is kept alive meanwhile, so that what a worker begins and does not end is taken again by another one.
+The lease is kept alive meanwhile, so that what a worker does not end is taken again by another one.
 What cannot be done fails with a sentence for whoever asked; it never ends the worker.
 """
 
@@ -62,9 +62,7 @@ class Requests:
         options = self._context.options
         while not self._context.should_stop():
             lease = self._delivery.patiently(
-                lambda: requests.take(
-                    self._engine, self._study.id, self._context.worker_id, options.lease_s
-                )
+                lambda: requests.take(self._engine, self._study.id, self._context.worker_id, options.lease_s)
             )
             if lease is None:
                 return
@@ -102,11 +100,13 @@ class Requests:
     def _enqueue(self, lease: RequestLease) -> Result:
         params = lease.arguments.get("params")
         if not isinstance(params, dict):
-            raise UsageError("nothing was said to be tried", hint='for example: {"params": {"student": "bag"}}')
+            raise UsageError(
+                "nothing was said to be tried", hint='for example: {"params": {"student": "bag"}}'
+            )
         return {"trial": enqueue(self._context.store, self._study.name, params)}
 
     def _export(self, lease: RequestLease) -> Result:
-        """A zip file in the artifact store. Not under the host lock: exporting takes that where it measures."""
+        """A zip file in the artifact store. Exporting takes the host lock itself, where it measures."""
         export, name = self._context.options.export, self._study.name
         if export is None:
             raise NotFoundError("this worker cannot export", hint=f"kdsearch worker start --study {name}")
