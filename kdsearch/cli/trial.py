@@ -1,4 +1,4 @@
-"""`kdsearch trial list` and `kdsearch trial show`."""
+"""`kdsearch trial list` and `kdsearch trial show`, and under this name what other modules do to trials."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from kdsearch.cli import answers, controls, output
+from kdsearch.cli import answers, bench, compare, controls, output
 from kdsearch.cli import within as ceilings
 from kdsearch.cli.front import StudyArgument
 from kdsearch.cli.options import Options, group, with_options
@@ -192,5 +192,7 @@ def _curve(study: StudyRow, epochs: Sequence[EpochRow], best: int | None) -> Ren
     return curve
 
 
+app.command("compare")(with_options(compare.compare))
+app.command("bench")(with_options(bench.bench))
 for control in (controls.retry, controls.rerun):
     app.command(control.__name__)(with_options(control))

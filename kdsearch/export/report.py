@@ -161,9 +161,7 @@ def report(
     With ``test`` each trial shown is exported to a place that is thrown away, which proves it and reads the
     test pool once, ever, for this trial. The study must have been prepared.
     """
-    store = store.of_study(study.artifacts_url)
-    prepared = Prepared.load(store.blobs, str(study.prepared))
-    material = Material(store, study, prepared, _trained_again(store, study))
+    material = material_of(store, study)
     complete = [trial for trial in trials if trial.state == "complete"]
     read = test and "test" in material.prepared.pools
     return [
@@ -173,6 +171,13 @@ def report(
             for best in best_trials(complete, set(material.again))
         ),
     ]
+
+
+def material_of(store: Store, study: StudyRow) -> Material:
+    """What is read of a study that was prepared."""
+    store = store.of_study(study.artifacts_url)
+    prepared = Prepared.load(store.blobs, str(study.prepared))
+    return Material(store, study, prepared, _trained_again(store, study))
 
 
 def _trained_again(store: Store, study: StudyRow) -> dict[int, list[str]]:

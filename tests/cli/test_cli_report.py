@@ -315,3 +315,52 @@ def test_the_test_pool_is_read_once_for_each_trial_shown(kdsearch: Run, store: S
     for row in answers[0]:
         low, high = row["test"]["interval"]
         assert low <= row["test"]["quality"] <= high
+
+
+# ---------------------------------------------------------------- compare
+
+
+def test_trials_are_compared_pairwise_on_the_same_rows(inside: Run, store: Store, reported: str) -> None:
+    places = ("--artifacts", store.artifacts_url)
+    answer = inside("trial", "compare", "films", "0", "1", "2", *places, "--json", storage=reported)
+    data = answer.data("compare")
+    assert [trial["trial"] for trial in data["trials"]] == [0, 1, 2]
+    assert data["differing"]["scheme"] == ["none", "none", "offline"]
+    assert data["differing"]["offline.lambda"] == [None, None, 0.5]
+    assert "student" not in data["differing"]  # all of them are textcnn
+    first, worse, better = data["compared"]
+    assert first["gain"] is None and first["verdict"] is None
+    expected = paired_bootstrap(
+        logits(0.4, 1), logits(0.2, 0), VALIDATION.labels_N, labels=LABELS, objective="f1:spam", seed=17
+    )
+    assert worse["gain"] == pytest.approx(list(expected), abs=0.02)
+    assert (worse["gain"][0] < 0, worse["verdict"]) == (True, "worse")
+    assert better["gain"][0] > 0
+    # of 60 rows 12 and 24 are wrong
+    assert worse["first_alone"] - worse["right_alone"] == 12
+
+
+def test_a_comparison_for_people(inside: Run, store: Store, reported: str) -> None:
+    places = ("--artifacts", store.artifacts_url)
+    answer = inside("trial", "compare", "films", "0", "2", *places, storage=reported)
+    assert answer.code == 0, answer.err
+    for row in ("scheme", "f1:spam", "recall ham", "p90 ms", "difference", "its 95 %", "verdict"):
+        assert any(line.startswith(row) for line in answer.out.splitlines()), row
+    assert "f1:spam: trial 2 is " in answer.err
+    assert inside("trial", "compare", "films", "0", "2", "-q", *places, storage=reported).out == "0\n2\n"
+
+
+def test_without_logits_there_is_no_paired_difference_but_figures(inside: Run, filled: str) -> None:
+    answer = inside("trial", "compare", "opinions", "0", "1", storage=filled)
+    assert answer.code == 0, answer.err
+    assert "no paired difference" in answer.err
+    assert "verdict" not in answer.out
+    failed = inside("trial", "compare", "opinions", "0", "5", storage=filled)
+    assert "fewer than two of them have validation logits" in failed.err
+
+
+def test_what_cannot_be_compared(inside: Run, filled: str) -> None:
+    for numbers in (("1",), ("1", "1"), ("0", "1", "2", "3", "4")):
+        error = inside("trial", "compare", "opinions", *numbers, "--json", storage=filled).error(2)
+        assert "two to 4 different trials" in error["message"]
+    assert inside("trial", "compare", "opinions", "0", "77", "--json", storage=filled).error(3)
