@@ -26,6 +26,12 @@ DeviceOption = Annotated[
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, max=256, help="Of the runtime. [default: the study's]")
 ]
+QueriesOption = Annotated[
+    int | None, typer.Option("--queries", min=10, help="At least so many. [default: the study's]")
+]
+SecondsOption = Annotated[
+    float | None, typer.Option("--seconds", min=0, help="At least so long. [default: the study's]")
+]
 
 
 def bench(
@@ -38,12 +44,8 @@ def bench(
         int | None,
         typer.Option("--batch-size", min=1, max=1024, help="Texts a query. [default: the study's]"),
     ] = None,
-    queries: Annotated[
-        int | None, typer.Option("--queries", min=10, help="At least so many. [default: the study's]")
-    ] = None,
-    seconds: Annotated[
-        float | None, typer.Option("--seconds", min=0, help="At least so long. [default: the study's]")
-    ] = None,
+    queries: QueriesOption = None,
+    seconds: SecondsOption = None,
 ) -> None:
     """Measure the latency of a trial's student again, beside what was recorded.
 

@@ -41,11 +41,7 @@ def compare(
 
     Example: kdsearch trial compare sms-spam 12 17
     """
-    if not 2 <= len(set(trials)) <= MOST or len(set(trials)) < len(trials):
-        raise UsageError(
-            f"{', '.join(map(str, trials))}: two to {MOST} different trials are compared",
-            hint=f"kdsearch trial compare {study} 0 1",
-        )
+    _check(study, trials)
     with options.reading() as store:
         from kdsearch.store import reads
 
@@ -72,6 +68,14 @@ def compare(
     if not options.json:
         for text in filter(None, (why, _verdict(row, paired))):
             output.say(text, options=options)
+
+
+def _check(study: str, trials: Sequence[int]) -> None:
+    if not 2 <= len(set(trials)) <= MOST or len(set(trials)) < len(trials):
+        raise UsageError(
+            f"{', '.join(map(str, trials))}: two to {MOST} different trials are compared",
+            hint=f"kdsearch trial compare {study} 0 1",
+        )
 
 
 def _paired(store: Store, study: StudyRow, trials: Sequence[TrialRow]) -> tuple[list[Compared], str]:
