@@ -70,11 +70,30 @@ def _not_stored(ground: Ground, name: str) -> Iterator[str]:
 
 def steps(folder: Path) -> list[tuple[str, int, int, int]]:
     """Every step begun by any worker, in order: worker, trial, attempt, position in the trial."""
-    rows = [line.split() for line in (folder / "steps.log").read_text().splitlines()]
     return [
-        (worker, int(number), int(attempt), STEPS * int(epoch) + int(batch))
-        for worker, number, attempt, epoch, batch in rows
+        (worker, int(number), int(attempt), STEPS * int(where[0]) + int(where[1]))
+        for worker, number, attempt, *where in _journal(folder)
+        if where != ["struck"]
     ]
+
+
+def _journal(folder: Path) -> list[list[str]]:
+    path = folder / "steps.log"
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def trained_meanwhile(folder: Path) -> dict[int, int]:
+    """By trial: steps of a worker whose delivering thread is struck, until another attempt takes over."""
+    struck: dict[str, str] = {}
+    found: dict[int, int] = {}
+    for _, number, attempt, *where in _journal(folder):
+        if where == ["struck"]:
+            struck[number] = attempt
+        elif struck.get(number) == attempt:
+            found[int(number)] = found.get(int(number), 0) + 1
+        else:
+            struck.pop(number, None)
+    return found
 
 
 def trained_again(folder: Path) -> dict[tuple[int, int], int]:
@@ -88,10 +107,12 @@ def trained_again(folder: Path) -> dict[tuple[int, int], int]:
 
 
 def _again(folder: Path) -> Iterator[str]:
-    """At most one interval between two checkpoints, here an epoch, is trained again."""
+    """At most an interval between two checkpoints, here an epoch, and what nobody could deliver meanwhile."""
+    meanwhile = trained_meanwhile(folder)
     for (number, attempt), again in trained_again(folder).items():
-        if again > STEPS:
-            yield f"attempt {attempt} at trial {number} trained {again} steps again, an interval is {STEPS}"
+        allowed = STEPS + meanwhile.get(number, 0)
+        if again > allowed:
+            yield f"attempt {attempt} at trial {number} trained {again} steps again, allowed are {allowed}"
 
 
 def struck(case: Case, exit_code: int, said: str, ends: Rows) -> Iterator[str]:

@@ -75,6 +75,15 @@ def tell(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def write_line(folder: Path, line: str) -> None:
+    """Into the journal of steps, which every process writes: one line, one write."""
+    journal = os.open(folder / "steps.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(journal, f"{line}\n".encode())
+    finally:
+        os.close(journal)
+
+
 class Gate:
     """The point at which a worker waits, once."""
 
@@ -88,6 +97,7 @@ class Gate:
         if self._passed or point != self._plan.point:
             return
         self._passed = True
+        write_line(self._plan.folder, f"{self._plan.name} {self.lease.number} {self.lease.attempt} struck")
         tell(self._plan.note("here"), f"{self.lease.number} {self.lease.attempt}")
         while not self._plan.note("go").exists():
             time.sleep(0.01)
@@ -140,9 +150,8 @@ def _watch_trials(gate: Gate) -> None:
 
 
 def _watch_steps(gate: Gate, plan: Plan) -> None:
-    """Every step of every attempt is written down, by whichever process: one line, one write."""
+    """Every step of every attempt is written down, by whichever process."""
     between, breathe = Epoch._between_steps, Epoch.breathe
-    journal = os.open(plan.folder / "steps.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def watched(self: Any) -> None:
         epoch, batch = self.progress.epochs_run, self._batches
@@ -150,8 +159,7 @@ def _watch_steps(gate: Gate, plan: Plan) -> None:
             gate.at("epoch step")
         between(self)
         if gate.lease is not None and not self.validating:
-            line = f"{plan.name} {gate.lease.number} {gate.lease.attempt} {epoch} {batch}\n"
-            os.write(journal, line.encode())
+            write_line(plan.folder, f"{plan.name} {gate.lease.number} {gate.lease.attempt} {epoch} {batch}")
 
     def validating(self: Any) -> None:
         if self.progress.epochs_run == 1:

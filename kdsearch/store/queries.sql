@@ -469,9 +469,14 @@ WHERE study_id = :study_id AND number = :number AND repeat = :repeat
 ON CONFLICT DO NOTHING;
 
 -- name: finish
--- What failed because its workers were taken for dead may still be completed, but not fail again.
-UPDATE kdsearch.trial
+-- What failed because its workers were taken for dead may still be completed, but not fail again. An attempt
+-- that was taken for lost and yet delivers is no death.
+UPDATE kdsearch.trial t
 SET state = :state, expires_at = NULL, finished_at = clock_timestamp(), swept = false, told = false,
+    deaths = deaths - (
+        SELECT CAST(count(*) AS integer) FROM kdsearch.attempt a
+        WHERE a.study_id = t.study_id AND a.number = t.number AND a.repeat = t.repeat
+            AND a.attempt = t.attempt AND a.ended IN ('lost', 'hang', 'crash')),
     result = CAST(:result AS jsonb), scores = CAST(:scores AS jsonb), quality = :quality,
     constraints = CAST(:constraints AS jsonb), failure = CAST(:failure AS jsonb),
     epochs_run = greatest(epochs_run, :epochs_run)

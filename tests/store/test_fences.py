@@ -67,6 +67,7 @@ def test_a_lease_that_ran_out_is_not_lost_before_somebody_takes_the_trial(crowde
     WRITES[write](crowded.engine, late)
     ended = reads.attempts(crowded.engine, crowded.study.id, 0)[0].ended
     assert ended == ENDS.get(write, "lost")
+    assert crowded.column("deaths") == (ended == "lost"), "who delivers is not dead"
 
 
 @pytest.mark.parametrize("deaths", [0, MAX_DEATHS - 1])
@@ -168,7 +169,7 @@ def test_a_late_result_of_a_quarantined_trial_counts_once(crowded: Bench) -> Non
     with pytest.raises(LeaseLostError):
         leases.finish_complete(crowded.engine, last, result(0.7), {})
     row = reads.trial(crowded.engine, crowded.study.id, 0)
-    assert (row.state, row.quality, row.failure, row.deaths) == ("complete", 0.8, None, MAX_DEATHS)
+    assert (row.state, row.quality, row.failure, row.deaths) == ("complete", 0.8, None, MAX_DEATHS - 1)
 
 
 def test_a_failure_is_no_quarantine(crowded: Bench) -> None:
