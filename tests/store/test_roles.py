@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from store_bench import WRITES, Bench
 
 from kdsearch.core.errors import StorageError
-from kdsearch.store import migrate, reads, requests, workers
+from kdsearch.store import columns, migrate, reads, requests, workers
 from kdsearch.store.connect import Store, make_engine, open_store
 from kdsearch.store.optuna_storage import optuna_storage, table_names
 from kdsearch.store.workers import NewWorker
@@ -155,10 +155,12 @@ def _arguments(function: Any, study: Any) -> dict[str, Any]:
 
 READS: dict[str, Any] = {
     name: found
-    for name, found in vars(reads).items()
-    if inspect.isfunction(found) and found.__module__ == reads.__name__ and not name.startswith("_")
+    for module in (reads, columns)
+    for name, found in vars(module).items()
+    if inspect.isfunction(found) and found.__module__ == module.__name__ and not name.startswith("_")
     if next(iter(inspect.signature(found).parameters), "") in ("engine", "where")
 }
+"""All that lists and pages read, by name."""
 
 
 def test_the_dashboard_reads_everything_that_is_read(bench: Bench, as_dashboard: Engine) -> None:
