@@ -44,7 +44,7 @@ GRANT USAGE ON SCHEMA kdsearch TO {role};
 GRANT SELECT ON TABLE
     kdsearch.alembic_version_kdsearch, kdsearch.study, kdsearch.trial, kdsearch.epoch, kdsearch.attempt,
     kdsearch.decision, kdsearch.standing, kdsearch.preparation, kdsearch.worker, kdsearch.test_read,
-    kdsearch.importance, kdsearch.request TO {role};
+    kdsearch.importance, kdsearch.request, kdsearch.artifact TO {role};
 GRANT EXECUTE ON FUNCTION kdsearch.file_request(text, text, jsonb) TO {role};
 ALTER DEFAULT PRIVILEGES IN SCHEMA kdsearch GRANT SELECT ON TABLES TO {role};
 ALTER ROLE {role} IN DATABASE {database} SET default_transaction_read_only = on;
