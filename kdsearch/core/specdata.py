@@ -79,6 +79,8 @@ class DataSpec(Frozen):
     labels: Labels = None
     language: Literal["en", "zh"] = "en"
     """What a word is: what stands between spaces, or as rjieba cuts Chinese (extra `zh`)."""
+    show_texts: bool = True
+    """Whether the dashboard may show single texts of the validation pool."""
 
     @model_validator(mode="after")
     def _noise_in_training_alone(self) -> DataSpec:

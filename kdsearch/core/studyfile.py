@@ -36,7 +36,7 @@ _STAND_INS: Mapping[str, Any] = {
 
 _LATER: Mapping[type[BaseModel], frozenset[str]] = {
     StudySpec: frozenset({"teachers", "pretrained"}),
-    DataSpec: frozenset({"language"}),
+    DataSpec: frozenset({"language", "show_texts"}),
     SourceSpec: frozenset({"label_noise"}),
     TeacherSpec: frozenset({"joint"}),
     FinetuneSpec: frozenset({"label_smoothing", "select"}),

@@ -28,6 +28,7 @@ from kdsearch.worker import measuring
 from kdsearch.worker.context import WorkerContext
 from kdsearch.worker.preparing import TEACHER_STEP, Preparing
 from kdsearch.worker.pulse import Pulse
+from kdsearch.worker.showing import put_validation_rows
 from kdsearch.worker.signals import Arrays, Labeller
 from kdsearch.worker.taught import Further, Historical, Stored, given_logits, historical, labeller
 from kdsearch.worker.teacher import TeacherTrees, prepare_teacher, source_folder
@@ -80,6 +81,7 @@ class _Preparation:
         past = historical(self.preparing, self.dataset, self.own, wants)
         trajectory = self._trajectory(start, wants)
         self._record_teacher(teacher, past)
+        put_validation_rows(self.context, self.dataset, teacher.logits["validation"])
         return replace(
             self._manifest(teacher),
             teacher_start=trees.start if trees and wants.teacher_start else None,

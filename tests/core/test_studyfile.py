@@ -215,6 +215,7 @@ def test_a_later_key_that_is_used_makes_another_study(tmp_path: Path, written: s
         ("train.csv", "{path: train.csv, label_noise: 0.1}"),
         ("./teacher", "./teacher, joint: {epochs: 9}"),
         ("validation.csv", "validation.csv, language: zh"),
+        ("validation.csv", "validation.csv, show_texts: false"),
         ("./teacher", "./teacher, finetune: {select: accuracy}"),
     ],
 )
