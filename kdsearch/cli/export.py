@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,9 +15,32 @@ from kdsearch.cli.within import WithinOption
 from kdsearch.core.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
+    from kdsearch.cli.within import Within
     from kdsearch.export.manifest import Manifest
     from kdsearch.store.connect import Store
     from kdsearch.store.reads import StudyRow, TrialRow
+
+WARNING = (
+    "warning: whoever loads this folder with trust_remote_code=True runs the code in it; say so where you "
+    "publish it, and let them pin a revision that they have read"
+)
+
+
+FormatOption = Annotated[
+    str, typer.Option("--format", metavar="LIST", help="Of hf, onnx, onnx-int8, torch; commas between them.")
+]
+SelfContainedOption = Annotated[
+    bool, typer.Option("--self-contained", help="Add code for transformers' trust_remote_code=True.")
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a folder that an export made before.")
+]
+PushOption = Annotated[
+    str | None,
+    typer.Option(
+        "--push-to-hub", metavar="REPO", help="Then upload it, e.g. owner/name.", show_default=False
+    ),
+]
 
 
 def export(
@@ -28,9 +51,11 @@ def export(
         int | None, typer.Option("--trial", metavar="N", help="This trial.", show_default=False)
     ] = None,
     within: WithinOption = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a folder that an export made before.")
-    ] = False,
+    formats: FormatOption = "hf,onnx",
+    self_contained: SelfContainedOption = False,
+    overwrite: OverwriteOption = False,
+    push_to_hub: PushOption = None,
+    private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
 ) -> None:
     """Export a student, proven equal to what was measured.
 
@@ -43,24 +68,51 @@ def export(
     """
     if trial is not None and within:
         raise UsageError("--trial and --within exclude each other", hint="leave one of them out")
-    asked = ceilings.parse(within)
+    from kdsearch.export.formats import parse
+
+    asked, wanted = ceilings.parse(within), parse(formats)
+    _check_targets(to, overwrite, push_to_hub)
+    with options.reading() as store:
+        row, chosen = _chosen(store, study, trial, asked)
+        how = {"overwrite": overwrite, "formats": wanted, "self_contained": self_contained}
+        manifest = _export(options, store, row, chosen, to, **how)
+    if self_contained:
+        output.say(WARNING, options=options)
+    commit = None if push_to_hub is None else _push(options, to, push_to_hub, private=private)
+    _show(options, manifest, to, commit)
+
+
+def _check_targets(to: Path, overwrite: bool, repo: str | None) -> None:
+    """Before anything is spent."""
     if to.exists() and not overwrite:
         raise ConflictError(f"{to} exists already", hint="choose another folder, or add --overwrite")
-    with options.reading() as store:
-        from kdsearch.store import reads
+    if repo is not None:
+        from kdsearch.export.hub import check_repo
 
-        row = reads.study(store.engine, study)
-        if trial is None:
-            trials, standings = reads.trials(store.engine, row.id), reads.standings(store.engine, row.id)
-            chosen = ceilings.best_of(trials, asked, study=study, standings=standings)
-        else:
-            chosen = reads.trial(store.engine, row.id, trial)
-        manifest = _export(options, store, row, chosen, to, overwrite)
-    _show(options, manifest, to)
+        check_repo(repo)
+
+
+def _chosen(store: Store, study: str, trial: int | None, asked: Within) -> tuple[StudyRow, TrialRow]:
+    from kdsearch.store import reads
+
+    row = reads.study(store.engine, study)
+    if trial is not None:
+        return row, reads.trial(store.engine, row.id, trial)
+    trials, standings = reads.trials(store.engine, row.id), reads.standings(store.engine, row.id)
+    return row, ceilings.best_of(trials, asked, study=study, standings=standings)
+
+
+def _push(options: Options, folder: Path, repo: str, *, private: bool) -> str:
+    from kdsearch.export.hub import push
+
+    output.say(f"verifying, then uploading to {repo}", options=options)
+    commit = push(folder, repo, private=private)
+    output.say(f"uploaded: {commit}", options=options)
+    return commit
 
 
 def _export(
-    options: Options, store: Store, study: StudyRow, trial: TrialRow, to: Path, overwrite: bool
+    options: Options, store: Store, study: StudyRow, trial: TrialRow, to: Path, **how: Any
 ) -> Manifest:
     output.say(f"exporting trial {trial.number} of {study.name} ({trial.student})", options=options)
     from kdsearch.export.bundle import export_student
@@ -68,12 +120,17 @@ def _export(
     def progress(text: str) -> None:
         output.say(text, options=options)
 
-    return export_student(store, study, trial, to=to, overwrite=overwrite, on_progress=progress)
+    return export_student(store, study, trial, to=to, on_progress=progress, **how)
 
 
-def _show(options: Options, manifest: Manifest, to: Path) -> None:
+def _show(options: Options, manifest: Manifest, to: Path, commit: str | None) -> None:
     if options.json:
-        data = {"dir": str(to), "trial": manifest.trial, "manifest": manifest.to_json()}
+        data = {
+            "dir": str(to),
+            "trial": manifest.trial,
+            "manifest": manifest.to_json(),
+            "commit": commit,
+        }
         output.show(options, "export", data, human=list)
         return
     output.say(_summary(manifest), options=options)

@@ -55,6 +55,12 @@ COMMANDS: dict[str, Command] = {
     "export": Command(
         "kdsearch.cli.export", "export", "Export a student, proven equal to what was measured.", "Export"
     ),
+    "verify": Command(
+        "kdsearch.cli.verify",
+        "verify",
+        "Check that an exported student is what was exported, anywhere.",
+        "Export",
+    ),
     "predict": Command(
         "kdsearch.cli.predict", "predict", "Classify texts with an exported student.", "Export"
     ),

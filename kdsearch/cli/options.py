@@ -185,19 +185,25 @@ def _common(
 def with_options(command: Callable[..., Any]) -> Callable[..., None]:
     """The command with every common option in its signature; its own come first.
 
-    A command that declares a common option itself, such as `form` with one more value, replaces it.
+    A command that declares a common option itself, such as `form` with one more value, replaces it. One that
+    gives its name (`--format`) another meaning has it for itself.
     """
+    hints = {**get_type_hints(_common, include_extras=True), **get_type_hints(command, include_extras=True)}
     own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
     names = {p.name for p in own}
+    taken = {flag for name in names for flag in _flags(hints[name])}
     every = [p.name for p in inspect.signature(_common).parameters.values() if p.name != "ctx"]
-    common = [p for p in inspect.signature(_common).parameters.values() if p.name not in names]
+    common = [
+        p
+        for p in inspect.signature(_common).parameters.values()
+        if p.name not in names and not taken & _flags(hints[p.name])
+    ]
 
     def wrapped(ctx: typer.Context, **given: Any) -> None:
-        options = _common(ctx, **{name: given[name] for name in every})
+        options = _common(ctx, **{name: given[name] for name in every if name in given})
         ctx.obj = options  # a group's commands find here what stood before their name
         command(options, **{name: value for name, value in given.items() if name in names})
 
-    hints = {**get_type_hints(_common, include_extras=True), **get_type_hints(command, include_extras=True)}
     parameters = [
         p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in (*own, *common)
     ]
@@ -205,6 +211,16 @@ def with_options(command: Callable[..., Any]) -> Callable[..., None]:
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {p.name: hints[p.name] for p in parameters}
     return wrapped
+
+
+def _flags(annotation: Any) -> set[str]:
+    """The names under which an option is given."""
+    found: set[str] = set()
+    for each in getattr(annotation, "__metadata__", ()):
+        # in an annotation, Typer takes the first name for a default until it builds the command
+        names = (getattr(each, "default", None), *(getattr(each, "param_decls", None) or ()))
+        found |= {name for name in names if isinstance(name, str) and name.startswith("-")}
+    return found
 
 
 def group(help_text: str) -> typer.Typer:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 1024
 Answers = Iterator[tuple["Row", "Prediction"]]
 
+RuntimeOption = Annotated[
+    str, typer.Option("--runtime", metavar="NAME", help="onnx or onnx-int8; by default the first there is.")
+]
+
 
 def predict(
     options: Options,
@@ -33,17 +38,21 @@ def predict(
         typer.Argument(metavar="TEXT", help="Texts; without any, stdin line by line.", show_default=False),
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", metavar="FILE", help="csv, tsv, jsonl or txt (each also .gz).")
+        Path | None,
+        typer.Option("--file", metavar="FILE", help="csv, tsv, jsonl or txt (each also .gz), or parquet."),
     ] = None,
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="FILE", help="Write here: csv, tsv or jsonl.")
+        Path | None,
+        typer.Option("--to", metavar="FILE", help="Write here: csv, tsv or jsonl (each also .gz)."),
     ] = None,
     column: Annotated[str, typer.Option("--text", metavar="NAME", help="Column of the text.")] = "text",
+    runtime: RuntimeOption = "",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of onnxruntime.")] = 1,
 ) -> None:
     """Classify texts with an exported student.
 
-    A file keeps its columns and gets `prediction` and `probability`.
+    A file keeps its columns and gets `prediction` and `probability`. It is read and written row by row, so
+    that it may be larger than the memory, and what is written appears when all of it is there.
 
     Example: kdsearch predict student "free prize, call now"
 
@@ -54,9 +63,25 @@ def predict(
     from kdsearch.export.predict import Predictor
     from kdsearch.export.tables import whole
 
-    rows = whole(_rows(texts, file, column))
-    predictor = Predictor.open(folder, threads=threads)
-    _answer(options, predictor, rows, to, as_table=file is not None)
+    predictor = Predictor.open(folder, runtime=runtime, threads=threads)
+    with _progress(options, shown=file is not None and to is not None) as on_share:
+        rows = whole(_rows(texts, file, column, on_share))
+        _answer(options, predictor, rows, to, as_table=file is not None)
+
+
+@contextmanager
+def _progress(options: Options, *, shown: bool) -> Iterator[Callable[[float], None]]:
+    """A bar on stderr where that is a terminal; what this yields is told the share that is done."""
+    console = output.stderr()
+    if not (shown and console.is_terminal) or options.quiet:
+        yield lambda _: None
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("classifying"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("", total=1.0)
+        yield lambda share: progress.update(bar, completed=share)
 
 
 def _answer(
@@ -75,7 +100,9 @@ def _answer(
         _show_lines(options, answers)
 
 
-def _rows(texts: list[str] | None, file: Path | None, column: str) -> Iterable[Row]:
+def _rows(
+    texts: list[str] | None, file: Path | None, column: str, on_share: Callable[[float], None]
+) -> Iterable[Row]:
     from kdsearch.export.tables import Row, lines, read_texts
 
     if texts:
@@ -83,7 +110,7 @@ def _rows(texts: list[str] | None, file: Path | None, column: str) -> Iterable[R
     if file is not None:
         if not file.is_file():
             raise NotFoundError(f"{file} does not exist", hint="check the path")
-        return read_texts(file, column)
+        return read_texts(file, column, on_share=on_share)
     if sys.stdin.isatty():
         raise UsageError(
             "nothing to classify", hint='kdsearch predict DIR "a text", or --file in.csv, or a pipe'
@@ -135,6 +162,7 @@ def _show_json(options: Options, predictor: Predictor, answers: Answers) -> None
             "label": found.label,
             "probability": found.probability,
             "probabilities": dict(zip(labels, found.probabilities, strict=True)),
+            "logits": dict(zip(labels, found.logits, strict=True)),
         }
         for row, found in answers
     ]

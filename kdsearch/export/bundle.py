@@ -7,56 +7,19 @@ passed becomes DIR, in one rename; one that did not becomes DIR.failed.
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from kdsearch import __version__
-from kdsearch.core.blobs import get_tree
-from kdsearch.core.errors import ConflictError, VerificationError
-from kdsearch.data.dataset import load_saved
-from kdsearch.data.inputs import Inputs
-from kdsearch.data.prepared import Prepared, Vocabulary
-from kdsearch.export.card import card
-from kdsearch.export.evaluate import Remeasured, load_pool, read_test, remeasure
-from kdsearch.export.folder import reload_student, write_student
-from kdsearch.export.manifest import (
-    CARD,
-    MANIFEST,
-    ONNX,
-    TOKENIZER,
-    Lineage,
-    Manifest,
-    Metrics,
-    Timing,
-    Verification,
-    hash_files,
-    write_manifest,
-)
-from kdsearch.export.predict import open_session, open_tokenizer
-from kdsearch.export.verify import (
-    TOLERANCE,
-    Parity,
-    Run,
-    check_parity,
-    check_tokenizer,
-    fail,
-    session_run,
-    student_run,
-)
+from kdsearch.core.errors import ConflictError, UsageError, VerificationError
+from kdsearch.data.prepared import Prepared
+from kdsearch.export import formats as known
+from kdsearch.export.manifest import MANIFEST, Manifest
+from kdsearch.export.packing import Packing, Progress, Source, teacher_name
 from kdsearch.store.connect import Store
 from kdsearch.store.reads import StudyRow, TrialRow
-from kdsearch.store.studies import find_study
-from kdsearch.students.building import SavedStudent, load_student, wants
-from kdsearch.teachers.source import load_tokenizer
 
-Progress = Callable[[str], None]
-PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "onnx", "onnxruntime", "numpy")
+__all__ = ["export_student", "teacher_name"]
 
 
 def export_student(
@@ -66,15 +29,20 @@ def export_student(
     *,
     to: Path,
     overwrite: bool = False,
+    formats: Sequence[str] = known.DEFAULT,
+    self_contained: bool = False,
     on_progress: Progress = lambda _: None,
 ) -> Manifest:
     """Export a trial into a new folder, proven equal to what was measured.
 
+    ``self_contained`` adds the code of the student's transformers model, which loads without kdsearch where
+    remote code is trusted.
+
     Raises ConflictError if the folder exists (or, with ``overwrite``, is something else) or the trial has
     no student; VerificationError if the export is not what was measured; ArtifactError if the student
-    cannot be read.
+    cannot be read; UsageError for an unknown format.
     """
-    to = to.absolute()
+    to, formats = to.absolute(), _checked(formats, self_contained)
     store = store.of_study(study.artifacts_url)
     _check_target(to, overwrite)
     artifact, logits, prepared = _check_trial(study, trial)
@@ -83,8 +51,9 @@ def export_student(
     partial.mkdir(parents=True)
     try:
         with tempfile.TemporaryDirectory(prefix="kdsearch-export-") as work:
-            export = _Export(store, study, trial, artifact, logits, Prepared.load(store.blobs, prepared))
-            manifest = export.into(partial, Path(work), on_progress)
+            source = Source(store, study, trial, artifact, logits, Prepared.load(store.blobs, prepared))
+            packing = Packing(source, formats, self_contained, Path(work), on_progress)
+            manifest = packing.into(partial)
     except VerificationError as error:
         raise _keep_failed(partial, to, error) from error
     except BaseException:
@@ -92,6 +61,13 @@ def export_student(
         raise
     _publish(partial, to)
     return manifest
+
+
+def _checked(formats: Sequence[str], self_contained: bool) -> tuple[str, ...]:
+    names = known.checked(formats)
+    if self_contained and known.HF not in names:
+        raise UsageError("only the format hf is loaded by transformers", hint="add hf to the formats")
+    return names
 
 
 def _check_target(to: Path, overwrite: bool) -> None:
@@ -139,155 +115,3 @@ def _publish(partial: Path, to: Path) -> None:
 def _remove(path: Path) -> None:
     if path.exists():
         shutil.rmtree(path)
-
-
-@dataclass(frozen=True)
-class _Export:
-    store: Store
-    study: StudyRow
-    trial: TrialRow
-    artifact: str
-    logits: str
-    prepared: Prepared
-
-    def into(self, folder: Path, work: Path, on_progress: Progress) -> Manifest:
-        """Fill the folder, prove it, and describe it."""
-        on_progress(f"reading trial {self.trial.number}")
-        saved = load_student(get_tree(self.store.blobs, self.artifact, work / "student"))
-        if saved.labels != self.prepared.labels:
-            raise fail(f"the student's labels are {saved.labels}, the study's {self.prepared.labels}")
-        vocabulary = self.prepared.vocabulary(wants(saved.student.NAME, saved.student.params).vocabulary)
-        tokenizer = load_tokenizer(get_tree(self.store.blobs, vocabulary.tokenizer, work / "tokenizer"))
-        on_progress("writing weights, tokenizer and ONNX graph")
-        write_student(folder, saved, tokenizer)
-        metrics, verification = self._prove(folder, saved, vocabulary, on_progress)
-        manifest = self._manifest(saved, vocabulary, metrics, verification)
-        (folder / CARD).write_text(card(manifest), encoding="utf-8")
-        manifest = replace(manifest, files=hash_files(folder))
-        write_manifest(folder, manifest)
-        return manifest
-
-    def _prove(
-        self, folder: Path, saved: SavedStudent, vocabulary: Vocabulary, on_progress: Progress
-    ) -> tuple[Metrics, Verification]:
-        run = student_run(reload_student(folder, saved))
-        on_progress("evaluating the exported weights on the validation pool")
-        again = self._remeasure(run, vocabulary)
-        on_progress("comparing ONNX with torch, and the tokenizer with the training's")
-        parity = self._parity(folder, run, vocabulary)
-        num_texts = self._check_tokenizer(folder, vocabulary)
-        test, reads = read_test(
-            run,
-            self.store,
-            self.prepared,
-            vocabulary,
-            study_id=self.study.id,
-            trial=self.trial.number,
-            objective=self.study.quality_name,
-        )
-        metrics = Metrics(
-            objective=self.study.quality_name,
-            validation=again.evaluation,
-            test=test,
-            test_reads=reads,
-            teacher=None if self.study.teacher is None else self.study.teacher.scores,
-        )
-        return metrics, _verification(again, parity, num_texts)
-
-    def _remeasure(self, run: Run, vocabulary: Vocabulary) -> Remeasured:
-        if self.trial.scores is None:
-            raise AssertionError(f"complete trial {self.trial.number} without scores")
-        return remeasure(
-            run,
-            self.store.blobs,
-            self.prepared,
-            vocabulary,
-            objective=self.study.quality_name,
-            recorded=self.trial.scores,
-            logits=self.logits,
-        )
-
-    def _parity(self, folder: Path, run: Run, vocabulary: Vocabulary) -> Parity:
-        return check_parity(
-            run,
-            session_run(open_session(folder / ONNX)),
-            load_pool(self.store.blobs, vocabulary, "validation"),
-            vocab_size=vocabulary.vocab_size,
-            max_length=self.prepared.max_length,
-            pad_id=vocabulary.pad_id,
-            num_labels=len(self.prepared.labels),
-        )
-
-    def _check_tokenizer(self, folder: Path, vocabulary: Vocabulary) -> int:
-        record = find_study(self.store.engine, self.study.name)
-        dataset = load_saved(self.store.blobs, Inputs.load(self.store.blobs, record.dataset_sha256).dataset)
-        return check_tokenizer(
-            open_tokenizer(folder / TOKENIZER, self.prepared.max_length),
-            dataset.pools["validation"].texts,
-            load_pool(self.store.blobs, vocabulary, "validation"),
-        )
-
-    def _manifest(
-        self, saved: SavedStudent, vocabulary: Vocabulary, metrics: Metrics, verification: Verification
-    ) -> Manifest:
-        study, trial, prepared = self.study, self.trial, self.prepared
-        record = find_study(self.store.engine, study.name)
-        return Manifest(
-            study=study.name,
-            study_sha256=study.spec_sha256,
-            trial=trial.number,
-            student=saved.student.NAME,
-            scheme=trial.scheme,
-            params=trial.params,
-            labels=saved.labels,
-            max_length=prepared.max_length,
-            pad_id=vocabulary.pad_id,
-            metrics=metrics,
-            latency=Timing(
-                objective=study.latency_name,
-                student=trial.latency,
-                teacher=None if study.teacher is None else study.teacher.latency,
-            ),
-            lineage=Lineage(
-                artifact=self.artifact,
-                data_fingerprint=record.data_fingerprint,
-                teacher=teacher_name(study.spec["teacher"]),
-                teacher_fingerprint=prepared.teacher_fingerprint,
-            ),
-            verification=verification,
-            versions=_versions(),
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            files={},
-        )
-
-
-def _verification(again: Remeasured, parity: Parity, num_texts: int) -> Verification:
-    return Verification(
-        tolerance=TOLERANCE,
-        stored_diff=again.stored_diff,
-        onnx_diff=parity.onnx_diff,
-        padding_diff=parity.padding_diff,
-        num_cases=parity.num_cases,
-        num_rows=parity.num_rows,
-        num_texts=num_texts,
-        quality_diff=again.quality_diff,
-    )
-
-
-def teacher_name(spec: Mapping[str, Any]) -> str:
-    """The teacher as the study names it; of a path on the launching machine only the folder's name."""
-    if spec.get("logits") is not None:
-        return f"logits given as {Path(spec['logits']).name}"
-    model = spec.get("model")
-    if model is None:
-        build = spec["build"]
-        return f"built from a configuration: {build['layers']} layers, {build['hidden']} wide"
-    return Path(model).name if model.startswith((".", "/", "~")) else str(model)
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "kdsearch": __version__,
-        "python": ".".join(map(str, sys.version_info[:3])),
-        **{name: version(name) for name in PACKAGES},
-    }

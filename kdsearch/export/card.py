@@ -1,26 +1,38 @@
-"""The model card of an exported student: YAML front matter, figures with intervals, how to load it."""
+"""The model card of an exported student: figures with intervals, what was checked, where it comes from."""
 
 from __future__ import annotations
 
-import json
-
 from kdsearch.core.canonical import canonical_json
 from kdsearch.core.records import HardwareProfile, Latency
-from kdsearch.export.manifest import Evaluation, Manifest
+from kdsearch.export.front_matter import front_matter
+from kdsearch.export.manifest import Evaluation, Manifest, Quantised, Verification
+from kdsearch.export.snippets import loading
 
-TAGS = ("knowledge-distillation", "kdsearch", "onnx")
+QUESTIONS = """## Left open
+
+kdsearch does not know these, and does not guess. Whoever publishes this folder answers them, and adds the
+keys to the top of this file:
+
+- `license`: under which licence may this student be used? The teacher's, its tokenizer's and the texts' may
+  all bear on that.
+- `language`: in which languages were the training texts, and does the student have to do with others?
+- `datasets`: from where are the texts, may a model that was trained on them be published, and do they hold
+  personal data?
+- Intended use: what is decided by its answers, for whom, and who looks at its mistakes?"""
 
 
 def card(manifest: Manifest) -> str:
     """README.md of the exported folder; every figure in it stands in the manifest too."""
     parts = (
-        _front_matter(manifest),
+        front_matter(manifest),
         _summary(manifest),
         _quality(manifest),
         _latency(manifest),
-        _loading(manifest),
+        *([] if manifest.quantised is None else [_int8(manifest, manifest.quantised)]),
+        loading(manifest),
         _verification(manifest),
         _lineage(manifest),
+        QUESTIONS,
     )
     return "\n\n".join(parts) + "\n"
 
@@ -29,19 +41,6 @@ def plain(text: str) -> str:
     """Text from outside, safe in a Markdown table: no pipes, no HTML, no line breaks, no code marks."""
     one_line = " ".join(text.split())
     return "".join(f"&#{ord(c)};" if c in "|<>&`*_[]\\" else c for c in one_line)
-
-
-def _front_matter(manifest: Manifest) -> str:
-    lines = [
-        "---",
-        "library_name: transformers",
-        "pipeline_tag: text-classification",
-        "tags:",
-        *(f"- {tag}" for tag in (*TAGS, manifest.student)),
-        f"metrics:\n- {json.dumps(manifest.metrics.objective, ensure_ascii=False)}",
-        "---",
-    ]
-    return "\n".join(lines)
 
 
 def _summary(manifest: Manifest) -> str:
@@ -154,37 +153,68 @@ def _profile(profile: HardwareProfile) -> str:
     )
 
 
-def _loading(manifest: Manifest) -> str:
-    return f"""## Loading
+def _int8(manifest: Manifest, found: Quantised) -> str:
+    value, low, high = (100 * share for share in found.difference)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in found.operators.items())
+    return "\n".join(
+        (
+            "## int8\n",
+            "`onnx/model_int8.onnx` has 8-bit weights, and quantises activations as they come "
+            f"({kinds}). It is another model than the one that the search measured, so it was measured anew "
+            "when this folder was written, on the validation pool and on this machine; the test pool was not "
+            "read for it. Texts went one at a time.\n",
+            "| | objective | 95 % interval | accuracy | p50 ms | p90 ms | p99 ms | size MB |",
+            "|---|---|---|---|---|---|---|---|",
+            _int8_row("float32", manifest.metrics.validation, found.float_latency),
+            _int8_row("int8", found.validation, found.latency),
+            "",
+            f"- **{_int8_verdict(found)}**",
+            f"- Quality minus float32, same rows: {value:+.2f} points (95 % {low:+.2f} to {high:+.2f}). The "
+            f"same label on {_percent(found.same_label)} % of the rows; logits differ by up to "
+            f"{found.largest_diff:.2g}.",
+            "- A text's logits depend on the batch it is in, for the batch shares the scale of what is "
+            f"quantised on the way: in padded batches of 32 they move by up to {found.batch_diff:.2g}, and "
+            f"the label of {_percent(found.batch_changed)} % of the rows changes. `predict.py` and "
+            "`kdsearch predict` therefore run int8 one text at a time.",
+            f"- {_int8_profile(manifest, found)}",
+        )
+    )
 
-With transformers (and kdsearch installed; no remote code is run):
 
-```python
-import kdsearch.hf  # registers the student with transformers' Auto classes
-from transformers import pipeline
+def _int8_row(name: str, quality: Evaluation, latency: Latency) -> str:
+    low, high = quality.interval
+    return (
+        f"| {name} | {_percent(quality.scores.quality)} | {_percent(low)} to {_percent(high)} "
+        f"| {_percent(quality.scores.accuracy)} | {latency.p50_ms:.3f} | {latency.p90_ms:.3f} "
+        f"| {latency.p99_ms:.3f} | {latency.size_mb:.2f} |"
+    )
 
-classify = pipeline("text-classification", model=".")
-print(classify("a text"))
-```
 
-With onnxruntime alone:
+def _int8_verdict(found: Quantised) -> str:
+    """In plain words: smaller, and then faster or slower, better or worse."""
+    size = found.latency.size_mb / found.float_latency.size_mb
+    speed = "faster" if found.ratio < 1 else "slower"
+    times = 1 / found.ratio if found.ratio < 1 else found.ratio
+    pace = "as fast as float32" if 0.95 <= found.ratio <= 1.05 else f"{times:.2f} times {speed} than float32"
+    value, low, high = found.difference
+    worth = "its quality is not told apart from that of float32"
+    if high < 0 or low > 0:
+        worth = "its quality is worse" if value < 0 else "its quality is better"
+    return f"{_percent(size)} % of the size, {pace} at p50 here, and {worth}."
 
-```python
-import json
-import numpy as np
-import onnxruntime
-from tokenizers import Tokenizer
 
-labels = json.load(open("kdsearch.json"))["labels"]
-tokenizer = Tokenizer.from_file("tokenizer.json")
-tokenizer.enable_truncation({manifest.max_length})
-session = onnxruntime.InferenceSession("onnx/model.onnx", providers=["CPUExecutionProvider"])
-ids = np.array([tokenizer.encode("a text").ids], dtype=np.int64)
-logits = session.run(["logits"], {{"input_ids": ids, "attention_mask": np.ones_like(ids)}})[0]
-print(labels[int(logits[0].argmax())])
-```
-
-From the command line: `kdsearch predict . "a text"`, or `kdsearch predict . --file in.csv --to out.csv`."""
+def _int8_profile(manifest: Manifest, found: Quantised) -> str:
+    here, studied = found.latency.profile, manifest.latency.student
+    noisy = found.latency.noisy or found.float_latency.noisy
+    notes = [f"Both were timed in turn on {plain(here.device_model)}, by the study's protocol."]
+    if studied is not None and studied.profile != here:
+        notes.append(
+            "This is not the hardware profile of the study: these two rows compare with each other, not with "
+            "the figures above."
+        )
+    if noisy:
+        notes.append("The figures are noisy: something else may have used the machine meanwhile.")
+    return " ".join(notes)
 
 
 def _verification(manifest: Manifest) -> str:
@@ -192,15 +222,23 @@ def _verification(manifest: Manifest) -> str:
     lines = (
         "The weights, read back, give the validation logits stored at the end of training: largest "
         f"difference {checks.stored_diff:.1e}, quality off by {checks.quality_diff:.1e}.",
-        f"ONNX and torch logits over {checks.num_cases} shapes and {checks.num_rows} validation rows: "
-        f"largest difference {checks.onnx_diff:.1e} (at most {checks.tolerance:g} is allowed).",
-        "A row alone and the same row in a padded batch, through ONNX: largest difference "
-        f"{checks.padding_diff:.1e}.",
+        *_onnx_checks(checks),
         "The tokenizer of this folder gives the training's token ids on "
         f"{checks.num_texts} validation texts.",
         "SHA-256 of every file: `kdsearch.json`.",
     )
     return "## Checked before this folder was written\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _onnx_checks(checks: Verification) -> tuple[str, ...]:
+    if checks.onnx_diff is None or checks.padding_diff is None:
+        return ()
+    return (
+        f"ONNX and torch logits over {checks.num_cases} shapes and {checks.num_rows} validation rows: "
+        f"largest difference {checks.onnx_diff:.1e} (at most {checks.tolerance:g} is allowed).",
+        "A row alone and the same row in a padded batch, through ONNX: largest difference "
+        f"{checks.padding_diff:.1e}.",
+    )
 
 
 def _lineage(manifest: Manifest) -> str:
@@ -224,9 +262,4 @@ def _lineage(manifest: Manifest) -> str:
 |---|---|
 {params}
 
-Versions: {versions}.
-
-## Licence
-
-Not stated. It depends on the licences of the teacher, its tokenizer and the training texts, which
-kdsearch does not know; whoever publishes this folder should look at them and add `license:` above."""
+Versions: {versions}."""

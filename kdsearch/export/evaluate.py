@@ -125,6 +125,13 @@ def _evaluate(
     return Evaluation(scores=scores, interval=bounds, num_rows=int((labels_N >= 0).sum()))
 
 
+def evaluate_validation(
+    logits_NC: FloatArray, pool: TokenPool, blobs: Blobs, prepared: Prepared, objective: str
+) -> Evaluation:
+    """Scores of other logits on the validation pool, e.g. those of a quantised graph."""
+    return _evaluate(logits_NC, pool, prepared, objective, _teachers(blobs, prepared))
+
+
 def read_test(
     run: Run,
     store: Store,

@@ -9,14 +9,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kdsearch.core.canonical import sha256_of
 from kdsearch.core.errors import NotFoundError, VerificationError
 from kdsearch.core.records import Latency, Scores
 from kdsearch.core.space import Scalar
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
+"""Format 1 had two formats, hf and onnx, and no examples."""
 MANIFEST = "kdsearch.json"
 MODEL = "model.safetensors"
 ONNX = "onnx/model.onnx"
+ONNX_INT8 = "onnx/model_int8.onnx"
 TOKENIZER = "tokenizer.json"
 CARD = "README.md"
 
@@ -71,6 +75,48 @@ class Timing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Quantised:
+    """The int8 graph: what it is worth and how fast it is, both measured when it was exported.
+
+    Its texts are run one at a time; float32 is the exported graph, measured beside it.
+    """
+
+    validation: Evaluation
+    difference: tuple[float, float, float]
+    """Quality minus that of float32 on the same rows, and its 95 % interval (paired bootstrap)."""
+    same_label: float
+    """Share of validation rows on which it gives the label of float32."""
+    largest_diff: float
+    """Of logits, against float32."""
+    batch_diff: float
+    """Of logits: rows alone against the same rows in padded batches."""
+    batch_changed: float
+    """Share of rows whose label changes in such a batch."""
+    operators: Mapping[str, int]
+    """How many of each quantised kind the graph has."""
+    latency: Latency
+    float_latency: Latency
+    """Of the float32 graph, on the same machine right before."""
+
+    @property
+    def ratio(self) -> float:
+        """p50 of int8 over that of float32: below 1 is faster."""
+        return self.latency.p50_ms / self.float_latency.p50_ms
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Quantised:
+        """From a JSON object of its fields."""
+        value, low, high = data["difference"]
+        decoded = {
+            "validation": Evaluation.from_json(data["validation"]),
+            "difference": (value, low, high),
+            "latency": Latency.from_json(data["latency"]),
+            "float_latency": Latency.from_json(data["float_latency"]),
+        }
+        return cls(**{**data, **decoded})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Lineage:
     """Where the weights come from, by content."""
 
@@ -80,6 +126,8 @@ class Lineage:
     teacher: str
     """As the study file names it."""
     teacher_fingerprint: str
+    teacher_hub_id: str | None = None
+    """Where the study names its teacher by its place on the Hugging Face Hub."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +137,9 @@ class Verification:
     tolerance: float
     stored_diff: float
     """The exported weights on the validation pool against the logits stored when it was trained."""
-    onnx_diff: float
-    """ONNX against the torch student, over every case and validation row tried."""
-    padding_diff: float
+    onnx_diff: float | None
+    """ONNX against the torch student, over every case and validation row tried; None without ONNX."""
+    padding_diff: float | None
     """ONNX: rows alone against the same rows in padded batches."""
     num_cases: int
     """Shapes (batch size, length, padding) tried."""
@@ -126,18 +174,25 @@ class Manifest:
     created_at: str
     files: Mapping[str, str]
     """Path inside the folder -> SHA-256, of every file but this one."""
+    formats: tuple[str, ...] = ("hf", "onnx")
+    self_contained: bool = False
+    """Whether the folder holds the code of its own transformers model."""
+    quantised: Quantised | None = None
+    """Where the int8 graph is among the formats."""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` is its inverse."""
         data = {"format": FORMAT, **json.loads(json.dumps(asdict(self)))}
         data["latency"]["speedup"] = self.latency.speedup
+        data["sha256"] = sha256_of(data)
         return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Manifest:
         """From what `to_json` gave, also after a trip through JSON text."""
         metrics, latency = data["metrics"], data["latency"]
-        fields = {key: value for key, value in data.items() if key != "format"}
+        fields = {key: value for key, value in data.items() if key not in ("format", "sha256")}
+        quantised = data.get("quantised")
         decoded: dict[str, Any] = {
             "params": {k: tuple(v) if isinstance(v, list) else v for k, v in data["params"].items()},
             "labels": tuple(data["labels"]),
@@ -156,14 +211,33 @@ class Manifest:
             ),
             "lineage": Lineage(**data["lineage"]),
             "verification": Verification(**data["verification"]),
+            "formats": tuple(data.get("formats", ("hf", "onnx"))),
+            "quantised": None if quantised is None else Quantised.from_json(quantised),
         }
         return cls(**{**fields, **decoded})
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write kdsearch.json."""
-    text = json.dumps(manifest.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(_rendered(manifest.to_json()), encoding="utf-8")
+
+
+def _rendered(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def check_manifest(folder: Path) -> Manifest:
+    """kdsearch.json, if it is byte for byte what was written: its own hash stands in it."""
+    manifest, found = read_manifest(folder), (folder / MANIFEST).read_bytes()
+    data = json.loads(found)
+    stated = data.pop("sha256", None)
+    if data["format"] == 1:
+        return manifest
+    if stated != sha256_of(data) or found != _rendered({**data, "sha256": stated}).encode():
+        raise VerificationError(
+            f"{folder / MANIFEST} is not what was exported", hint="export the trial again"
+        )
+    return manifest
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -177,12 +251,12 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         found = data["format"]
-        if found == FORMAT:
+        if found in READABLE:
             return Manifest.from_json(data)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise VerificationError(f"{path} is damaged: {error}", hint="export the trial again") from error
     raise VerificationError(
-        f"{path} has format {found!r}, this kdsearch reads format {FORMAT}",
+        f"{path} has format {found!r}, this kdsearch reads formats {' and '.join(map(str, READABLE))}",
         hint="use the kdsearch version that exported it, or export the trial again",
     )
 
@@ -194,10 +268,18 @@ def hash_file(path: Path) -> str:
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder but the manifest, by its path inside."""
+    """SHA-256 of every file below a folder but the manifest, by its path inside.
+
+    What git and the Hub keep beside the files of a repository is not looked at.
+    """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     names = {path.relative_to(folder).as_posix(): path for path in files}
-    return {name: hash_file(path) for name, path in names.items() if name != MANIFEST}
+    others = (MANIFEST, ".gitattributes")
+    return {
+        name: hash_file(path)
+        for name, path in names.items()
+        if name not in others and not name.startswith((".git/", ".cache/huggingface/"))
+    }
 
 
 def check_file(folder: Path, manifest: Manifest, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Files of texts in, files of predictions out: row by row, standard library only."""
+"""Files of texts in, files of predictions out: row by row, however large they are."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from typing import IO, Any
 from kdsearch.core.errors import DataError, UsageError, Where
 from kdsearch.data.rows import clean
 
+ROWS_AT_ONCE = 1024
+PARQUET = ".parquet"
+OnShare = Callable[[float], None]
 LONGEST_FIELD = min(sys.maxsize, 2**31 - 1)
 
 
@@ -28,12 +31,22 @@ class Row:
     fields: Mapping[str, Any]
 
 
-def read_texts(path: Path, column: str) -> Iterator[Row]:
-    """The rows of a csv, tsv, jsonl or txt file (each also .gz); of txt, every line is a text."""
-    suffix = _suffix(path, READERS)
+def read_texts(path: Path, column: str, *, on_share: OnShare = lambda _: None) -> Iterator[Row]:
+    """The rows of a csv, tsv, jsonl or txt file (each also .gz) or of a parquet file.
+
+    Of txt, every line is a text. ``on_share`` hears now and then how much of the file was read, from 0 to 1.
+    """
+    suffix = _suffix(path, (*READERS, PARQUET))
     try:
-        with _open(path) as file:
-            yield from READERS[suffix](file, path, column)
+        if suffix == PARQUET:
+            yield from _parquet(path, column, on_share)
+            return
+        size = max(1, path.stat().st_size)
+        with path.open("rb") as raw, _open(raw, path) as file:
+            for number, row in enumerate(READERS[suffix](file, path, column)):
+                if number % ROWS_AT_ONCE == 0:
+                    on_share(raw.tell() / size)
+                yield row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}", hint="a UTF-8 file is expected") from error
 
@@ -61,10 +74,25 @@ def _suffix(path: Path, known: Iterable[str]) -> str:
     return suffix.lower()
 
 
-def _open(path: Path) -> IO[str]:
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+def _open(raw: IO[bytes], path: Path) -> IO[str]:
+    bytes_: Any = gzip.GzipFile(fileobj=raw) if path.suffix.lower() == ".gz" else raw
+    return io.TextIOWrapper(bytes_, encoding="utf-8-sig", newline="")
+
+
+def _parquet(path: Path, column: str, on_share: OnShare) -> Iterator[Row]:
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(path) as file:
+            total, number = max(1, file.metadata.num_rows), 0
+            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
+                on_share(number / total)
+                for fields in batch.to_pylist():
+                    number += 1
+                    yield Row(_text(fields, column, path, number), fields)
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path} cannot be read: {error}", hint="a parquet file is expected") from error
 
 
 def _delimited(delimiter: str) -> Callable[[IO[str], Path, str], Iterator[Row]]:
@@ -116,17 +144,26 @@ READERS: dict[str, Callable[[IO[str], Path, str], Iterator[Row]]] = {
 
 @contextmanager
 def writing(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A function that adds a record to a csv, tsv or jsonl file, which appears when all is written."""
+    """A function that adds a record to a csv, tsv or jsonl file (each also .gz).
+
+    The file appears when all is written.
+    """
     suffix = _suffix(path, WRITERS)
     partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("w", encoding="utf-8", newline="") as file:
+        with _create(partial, compressed=path.suffix.lower() == ".gz") as file:
             yield WRITERS[suffix](file)
         os.replace(partial, path)  # noqa: PTH105 - the word for what it does: atomically
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _create(path: Path, *, compressed: bool) -> IO[str]:
+    if compressed:
+        return gzip.open(path, "wt", encoding="utf-8", newline="")
+    return path.open("w", encoding="utf-8", newline="")
 
 
 def delimited_writer(file: IO[str], delimiter: str = ",") -> Callable[[Mapping[str, Any]], None]:

@@ -32,7 +32,7 @@ TOLERANCE = 1e-3
 BATCH_SIZES = (1, 2, 7, 32)
 ROWS_THROUGH_ONNX = 2000
 TEXTS_TOKENISED = 1000
-EVAL_BATCH = 64
+EVAL_BATCH, PADDED_BATCH = 64, 32
 
 
 def fail(what: str) -> VerificationError:
@@ -58,10 +58,24 @@ def session_run(session: Any) -> Run:
     return lambda ids_BT, mask_BT: run_session(session, ids_BT, mask_BT)
 
 
-def pool_logits(run: Run, pool: TokenPool, *, num_labels: int, pad_id: int) -> FloatArray:
-    """Logits (N, C) of a pool, in its order."""
+def pool_logits(
+    run: Run, pool: TokenPool, *, num_labels: int, pad_id: int, batch_size: int = EVAL_BATCH
+) -> FloatArray:
+    """Logits (N, C) of a pool, in its order; batches are made of rows of similar length."""
+    return _logits_of(run, pool, eval_batches(pool, batch_size), num_labels=num_labels, pad_id=pad_id)
+
+
+def padded_logits(run: Run, pool: TokenPool, *, num_labels: int, pad_id: int) -> FloatArray:
+    """As `pool_logits`, in batches of whatever comes next: short rows are padded to long ones."""
+    batches = np.array_split(np.arange(len(pool)), -(-len(pool) // PADDED_BATCH) or 1)
+    return _logits_of(run, pool, batches, num_labels=num_labels, pad_id=pad_id)
+
+
+def _logits_of(
+    run: Run, pool: TokenPool, batches: Sequence[IntArray], *, num_labels: int, pad_id: int
+) -> FloatArray:
     logits_NC = np.empty((len(pool), num_labels), np.float32)
-    for rows in eval_batches(pool, EVAL_BATCH):
+    for rows in batches:
         batch = collate(pool, rows, pad_id=pad_id, device="cpu")
         logits_NC[rows] = run(batch.input_ids_BT.numpy(), batch.attention_mask_BT.numpy())
     return logits_NC
@@ -118,11 +132,13 @@ def check_parity(
         length = int(mask_BT[0].sum())
         alone_1C = onnx_run(ids_BT[:1, :length], mask_BT[:1, :length])
         alone.append(largest_difference(alone_1C, found_BC[:1], of=f"ONNX, alone against {shape}"))
-    rows = _first(pool, ROWS_THROUGH_ONNX)
+    rows = first_rows(pool, ROWS_THROUGH_ONNX)
     a = pool_logits(torch_run, rows, num_labels=num_labels, pad_id=pad_id)
-    b = pool_logits(onnx_run, rows, num_labels=num_labels, pad_id=pad_id)
+    b = pool_logits(onnx_run, rows, num_labels=num_labels, pad_id=pad_id, batch_size=1)
     differences.append(largest_difference(a, b, of="ONNX against torch on the validation pool"))
     check_same_choice(a, b, of="ONNX against torch on the validation pool")
+    padded = padded_logits(onnx_run, rows, num_labels=num_labels, pad_id=pad_id)
+    alone.append(largest_difference(b, padded, of="ONNX, validation rows alone against padded batches"))
     return Parity(max(differences), max(alone), len(cases), len(rows))
 
 
@@ -144,7 +160,7 @@ def _odd(max_length: int) -> int:
     return max(1, half - (half % 2 == 0))
 
 
-def _first(pool: TokenPool, rows: int) -> TokenPool:
+def first_rows(pool: TokenPool, rows: int) -> TokenPool:
     """The first rows of a pool."""
     n = min(rows, len(pool))
     return TokenPool(

@@ -24,7 +24,7 @@ from kdsearch.core.spec import LatencySpec
 from kdsearch.measure.hostlock import HostLock
 from kdsearch.measure.profile import hardware_profile
 from kdsearch.measure.runtimes import RUNTIMES
-from kdsearch.measure.runtimes.base import IntArray, Runner
+from kdsearch.measure.runtimes.base import IntArray, Prepared, Runner
 
 Encode: TypeAlias = Callable[[list[str]], tuple[IntArray, IntArray]]
 """Texts -> (input ids (B, T), attention mask (B, T)), padded to the longest of them."""
@@ -156,6 +156,19 @@ def measure_latency(
     `noisy` says that the lock was not to be had, or that something stopped this process meanwhile.
     """
     prepared = RUNTIMES[spec.runtime].prepare(module, spec)
+    return measure_prepared(prepared, texts, encode, spec, lock, seed=seed)
+
+
+def measure_prepared(
+    prepared: Prepared,
+    texts: Sequence[str],
+    encode: Encode,
+    spec: LatencySpec,
+    lock: HostLock,
+    *,
+    seed: int = 0,
+) -> Latency:
+    """Time what answers queries already, as `measure_latency` does."""
     queries = query_texts(texts, spec.batch_size, seed)
     times, alone = _time_alone(prepared.run, encode, queries, spec, lock)
     return Latency(

@@ -22,13 +22,14 @@ from kdsearch.data.dataset import Dataset, Pool, save_dataset
 from kdsearch.data.inputs import Inputs
 from kdsearch.data.prepared import Prepared, PreparedPool
 from kdsearch.data.tokens import TokenPool, id_table, tokenise
+from kdsearch.export.folder import Parcel, write_parcel
 from kdsearch.export.verify import pool_logits, student_run
 from kdsearch.measure.quality import score
 from kdsearch.store import leases, reads, studies
 from kdsearch.store.connect import Store
 from kdsearch.store.studies import NewStudy, StudyRecord
 from kdsearch.students.base import InputShape, Student
-from kdsearch.students.building import architecture_key, build_student, save_student
+from kdsearch.students.building import SavedStudent, architecture_key, build_student, save_student
 
 LABELS = ("genuine", "spam")
 OBJECTIVE = "f1:spam"
@@ -44,11 +45,11 @@ PARAMS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_tokenizer(words: list[str] = WORDS) -> PreTrainedTokenizerFast:
+def make_tokenizer(words: list[str] = WORDS, vocab_size: int = 120) -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=120, special_tokens=SPECIALS, show_progress=False)
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=SPECIALS, show_progress=False)
     backend.train_from_iterator([" ".join(words)] * 3, trainer)
     backend.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
@@ -202,16 +203,24 @@ def spec_json(name: str) -> dict[str, Any]:
     return spec_to_json(StudySpec.model_validate(spec))
 
 
-def make_world(store: Store, folder: Path, *, test: bool = True, tokenizer: Any = None) -> World:
+def make_world(
+    store: Store,
+    folder: Path,
+    *,
+    test: bool = True,
+    tokenizer: Any = None,
+    name: str = "tiny",
+    pools: dict[str, Pool] | None = None,
+) -> World:
     """A prepared study without trials; ``tokenizer`` is the stored one where it is not the one used."""
-    used = make_tokenizer()
+    used = make_tokenizer() if pools is None else make_tokenizer(list(pools["train"].texts), 2000)
     rows = {"train": 60, "validation": 40, **({"test": 30} if test else {})}
-    pools = {name: make_pool(name, n, seed) for seed, (name, n) in enumerate(rows.items())}
+    pools = pools or {name: make_pool(name, n, seed) for seed, (name, n) in enumerate(rows.items())}
     dataset = Dataset(labels=LABELS, pools=pools, warnings=(), fingerprint="d" * 64)
     token_pools = {name: tokenise(pool, used, MAX_LENGTH) for name, pool in pools.items()}
     table = id_table([token_pools["train"]], len(used), used.all_special_ids, pad_id=0)
     (tokenizer or used).save_pretrained(folder / "tokenizer")
-    teacher = np.random.default_rng(9).normal(size=(rows["validation"], 2)).astype(np.float32)
+    teacher = np.random.default_rng(9).normal(size=(len(pools["validation"]), 2)).astype(np.float32)
     prepared = Prepared(
         labels=LABELS,
         tokenizer=put_tree(store.blobs, folder / "tokenizer"),
@@ -228,17 +237,17 @@ def make_world(store: Store, folder: Path, *, test: bool = True, tokenizer: Any 
         },
         profile=PROFILE,
     )
-    record = _study(store, dataset)
+    record = _study(store, dataset, name)
     studies.set_prepared(store.engine, record.id, prepared.save(store.blobs))
     studies.set_teacher(store.engine, record.id, _teacher_scores(), latency(20.0))
-    shape = InputShape(
-        vocab_size=prepared.vocab_size,
-        num_tokens=prepared.num_tokens,
-        num_labels=2,
-        max_length=MAX_LENGTH,
-        pad_id=0,
-    )
+    shape = _shape(prepared.vocab_size, prepared.num_tokens)
     return World(store, record, prepared, dataset, token_pools, shape, table)
+
+
+def _shape(vocab_size: int, num_tokens: int) -> InputShape:
+    return InputShape(
+        vocab_size=vocab_size, num_tokens=num_tokens, num_labels=2, max_length=MAX_LENGTH, pad_id=0
+    )
 
 
 def _stored(store: Store, folder: Path, pool: TokenPool, logits: np.ndarray | None) -> PreparedPool:
@@ -248,15 +257,15 @@ def _stored(store: Store, folder: Path, pool: TokenPool, logits: np.ndarray | No
     return PreparedPool(tokens=store.blobs.put(path), logits=sha, num_rows=len(pool))
 
 
-def _study(store: Store, dataset: Dataset) -> StudyRecord:
+def _study(store: Store, dataset: Dataset, name: str) -> StudyRecord:
     inputs = Inputs(dataset=save_dataset(dataset, store.blobs), teacher=None, teacher_classifies=True)
     return studies.create_study(
         store.engine,
         NewStudy(
-            name="tiny",
-            optuna_name="tiny",
-            spec_text="name: tiny\n",
-            spec_json=spec_json("tiny"),
+            name=name,
+            optuna_name=name,
+            spec_text=f"name: {name}\n",
+            spec_json=spec_json(name),
             spec_sha256="a" * 64,
             dataset_sha256=inputs.save(store.blobs),
             data_fingerprint="d" * 64,
@@ -276,6 +285,24 @@ def world(store: Store, tmp_path: Path) -> World:
 
 
 @pytest.fixture
+def world_of_the_docs(store: Store, tmp_path: Path) -> World:
+    """Under the name that the documentation uses."""
+    return make_world(store, tmp_path, name="sms-spam")
+
+
+@pytest.fixture
+def world_of_sms(store: Store, tmp_path: Path, data_dir: Path) -> World:
+    """Of real messages."""
+    pools = {}
+    for name in ("train", "validation", "test"):
+        lines = (data_dir / "sms_spam" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+        labels = np.array([int(row["label"] == "spam") for row in rows], np.int64)
+        pools[name] = Pool(name, tuple(row["text"] for row in rows), labels)
+    return make_world(store, tmp_path, pools=pools)
+
+
+@pytest.fixture
 def world_without_test(store: Store, tmp_path: Path) -> World:
     return make_world(store, tmp_path, test=False)
 
@@ -284,6 +311,21 @@ def world_without_test(store: Store, tmp_path: Path) -> World:
 def world_with_other_tokenizer(store: Store, tmp_path: Path) -> World:
     # words read backwards: the same words in another order may give the same vocabulary
     return make_world(store, tmp_path, tokenizer=make_tokenizer([word[::-1] for word in WORDS]))
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[..., tuple[Path, Student]]:
+    """Writes an untrained student in some formats, without a study; gives the folder and the student."""
+
+    def write(name: str, formats: tuple[str, ...], **options: Any) -> tuple[Path, Student]:
+        tokenizer, folder, work = make_tokenizer(), tmp_path / name, tmp_path / f"{name}-work"
+        folder.mkdir()
+        work.mkdir()
+        student = build_student(name, PARAMS[name], _shape(len(tokenizer), 40), None, seed=4).eval()
+        write_parcel(folder, Parcel(SavedStudent(student, LABELS), tokenizer, work, **options), formats)
+        return folder, student
+
+    return write
 
 
 @pytest.fixture

@@ -20,18 +20,22 @@ from kdsearch.core.errors import ArtifactError, ConflictError, VerificationError
 from kdsearch.core.records import TrialResult
 from kdsearch.export import evaluate, folder
 from kdsearch.export.bundle import export_student, teacher_name
+from kdsearch.export.formats import FORMATS
 from kdsearch.export.manifest import Manifest, hash_files, read_manifest
 from kdsearch.export.predict import Predictor
+from kdsearch.export.recheck import verify_folder
 from kdsearch.measure.runtimes.onnx import to_onnx
 from kdsearch.store import readings
 from kdsearch.students import STUDENTS
 
-FILES = {
+DEFAULT_FILES = {
     "README.md",
     "config.json",
+    "example_inputs.json",
     "kdsearch.json",
     "model.safetensors",
     "onnx/model.onnx",
+    "predict.py",
     "tokenizer.json",
     "tokenizer_config.json",
 }
@@ -55,7 +59,7 @@ def test_every_student_is_exported_and_predicts_what_was_measured(
 ) -> None:
     to = tmp_path / "out"
     manifest = export(world, world.complete(student), to)
-    assert names(to) == FILES and left_behind(to) == {"out"}
+    assert names(to) == DEFAULT_FILES and left_behind(to) == {"out"}
     assert manifest == read_manifest(to) and manifest.files == hash_files(to)
     measured = world.validation_logits(world.student(student))
     found = Predictor.open(to).logits(world.dataset.pools["validation"].texts, batch_size=7)
@@ -187,7 +191,7 @@ def test_a_failed_export_can_be_repeated(world, tmp_path: Path, monkeypatch: pyt
         for _ in range(2):
             failing(world, number, to, "ONNX")
     export(world, number, to)
-    assert names(to) == FILES
+    assert names(to) == DEFAULT_FILES
 
 
 def test_a_damaged_artifact_is_never_exported(world, tmp_path: Path) -> None:
@@ -211,7 +215,7 @@ def test_an_existing_folder_is_a_conflict(world, tmp_path: Path) -> None:
     (to / "extra.txt").write_text("gone afterwards")
     second = export(world, world.complete("bag", seed=1), to, overwrite=True)
     assert read_manifest(to) == second != first
-    assert names(to) == FILES and left_behind(to) == {"out"}
+    assert names(to) == DEFAULT_FILES and left_behind(to) == {"out"}
 
 
 def test_overwrite_spares_what_is_no_export(world, tmp_path: Path) -> None:
@@ -300,14 +304,19 @@ def test_other_doors_give_the_same_labels(
 
 def test_the_snippets_of_the_card_run_as_they_stand(world, tmp_path: Path) -> None:
     to = tmp_path / "out"
-    export(world, world.complete("textcnn"), to)
-    blocks = re.findall(r"```python\n(.*?)```", (to / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
+    export(world, world.complete("textcnn"), to, formats=tuple(FORMATS), self_contained=True)
+    blocks = re.findall(r"```(python|bash)\n(.*?)```", (to / "README.md").read_text(), re.DOTALL)
+    assert [kind for kind, _ in blocks] == ["bash", *["python"] * 5]
     expected = Predictor.open(to).predict(["a text"])[0].label
-    for block in blocks:
-        ran = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, cwd=to)
+    (to.parent / "texts.csv").write_text("message\na text\n")
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    for kind, block in blocks:
+        shell = block.replace("python ", f"{sys.executable} ").replace("texts.csv", "../texts.csv")
+        argv = [sys.executable, "-c", block] if kind == "python" else ["bash", "-ec", shell]
+        ran = subprocess.run(argv, capture_output=True, text=True, cwd=to, env=env)
         assert ran.returncode == 0 and expected in ran.stdout, ran.stderr
         assert not {"genuine", "spam"} - {expected} & set(re.findall(r"\w+", ran.stdout))
+    assert next(verify_folder(to)).name == "files", "trying it altered nothing"
 
 
 def test_predictor_probabilities_and_order(world, tmp_path: Path) -> None:

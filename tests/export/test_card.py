@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 from ruamel.yaml import YAML
 
 from kdsearch.core.errors import NotFoundError, VerificationError
@@ -121,7 +122,7 @@ def test_round_trip_through_json(tmp_path: Path) -> None:
 def test_the_manifest_states_its_format_and_the_speedup(tmp_path: Path) -> None:
     write_manifest(tmp_path, manifest())
     data = json.loads((tmp_path / MANIFEST).read_text())
-    assert data["format"] == 1 and data["latency"]["speedup"] == pytest.approx(40.0)
+    assert data["format"] == 2 and data["latency"]["speedup"] == pytest.approx(40.0)
 
 
 def test_no_speedup_across_hardware_profiles() -> None:
@@ -139,8 +140,8 @@ def test_a_damaged_manifest_is_a_verification_error(content: str, tmp_path: Path
 def test_a_later_format_and_a_missing_manifest_have_messages(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="not an exported student"):
         read_manifest(tmp_path)
-    (tmp_path / MANIFEST).write_text(json.dumps({**manifest().to_json(), "format": 2}))
-    with pytest.raises(VerificationError, match="format 2"):
+    (tmp_path / MANIFEST).write_text(json.dumps({**manifest().to_json(), "format": 3}))
+    with pytest.raises(VerificationError, match="format 3"):
         read_manifest(tmp_path)
 
 
@@ -165,7 +166,36 @@ def test_front_matter_is_yaml_and_leaves_the_licence_open() -> None:
     assert found["pipeline_tag"] == "text-classification" and found["library_name"] == "transformers"
     assert {"knowledge-distillation", "kdsearch", "textcnn"} <= set(found["tags"])
     assert found["metrics"] == [f"f1:{HOSTILE}"]
-    assert "license" not in found and "Not stated" in card(manifest())
+    assert not {"license", "language", "datasets"} & set(found)
+    questions = card(manifest()).partition("## Left open")[2]
+    assert questions.count("?") >= 4 and "`license`" in questions and "`language`" in questions
+
+
+def test_model_index_is_what_the_hub_reads(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(card(manifest()), encoding="utf-8")
+    results = ModelCard.load(tmp_path / "README.md").data.eval_results
+    by_split = {(r.dataset_split, r.metric_type, r.metric_name): r.metric_value for r in results}
+    assert len(results) == 6 and {r.task_type for r in results} == {"text-classification"}
+    assert by_split["validation", "f1", f"f1:{HOSTILE}, 95 % interval 0.8600 to 0.9500"] == 0.91
+    assert by_split["test", "f1", f"f1:{HOSTILE}, 95 % interval 0.8200 to 0.9100"] == 0.87
+    assert by_split["test", "accuracy", "accuracy"] == 0.9
+    bare = manifest(metrics=replace(manifest().metrics, test=None))
+    assert len(front_matter(card(bare))["model-index"][0]["results"]) == 1
+
+
+def test_the_teacher_is_the_base_model_where_the_hub_has_it() -> None:
+    assert "base_model" not in front_matter(card(manifest()))
+    lineage = replace(manifest().lineage, teacher_hub_id="owner/teacher")
+    assert front_matter(card(manifest(lineage=lineage)))["base_model"] == "owner/teacher"
+
+
+@pytest.mark.parametrize(
+    ("formats", "library"),
+    [(("hf", "onnx"), "transformers"), (("onnx-int8",), "onnx"), (("torch",), "pytorch")],
+)
+def test_the_library_is_one_that_loads_it(formats: tuple[str, ...], library: str) -> None:
+    found = front_matter(card(manifest(formats=formats)))
+    assert found["library_name"] == library and ("onnx" in found["tags"]) == (library != "pytorch")
 
 
 def test_the_card_gives_quality_with_intervals_and_speedup() -> None:

@@ -78,7 +78,7 @@ def test_a_difference_on_real_rows_alone_is_found() -> None:
         # only the four rows of the pool come as a batch of four
         return summed(ids, mask) + (1.0 if len(ids) == len(ROWS) else 0.0)
 
-    with pytest.raises(VerificationError, match="validation pool"):
+    with pytest.raises(VerificationError, match="validation rows alone"):
         parity(summed, wrong)
 
 
