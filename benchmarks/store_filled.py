@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 from kdsearch.core.canonical import sha256_of
 from kdsearch.core.facts import Facts
 from kdsearch.core.records import HardwareProfile, Latency, Scores, TrialConfig, TrialResult
-from kdsearch.core.studyfile import spec_from_json
+from kdsearch.core.studyfile import spec_from_json, spec_to_json
 from kdsearch.measure.hostlock import HostLock
 from kdsearch.search.asking import DIRECTIONS
 from kdsearch.store import studies
@@ -123,7 +123,7 @@ def make_study(store: Store, name: str, num_trials: int, *, sampler: str = "tpe"
             name=name,
             optuna_name=name,
             spec_text=json.dumps(spec),
-            spec_json=spec,
+            spec_json=spec_to_json(spec_from_json(spec)),
             spec_sha256=sha256_of(spec),
             dataset_sha256="0" * 64,
             data_fingerprint="none",

@@ -43,7 +43,7 @@ def click_point(page: Page, number: int) -> None:
 def look_at_the_files(page: Page) -> None:
     """What the download buttons give, with the budget at 0.1 ms."""
     with page.expect_download() as download:
-        page.get_by_role("button", name="CSV").click()
+        page.get_by_role("button", name="CSV", exact=True).click()
     with Path(download.value.path()).open() as file:
         rows = {row["trial"]: row for row in csv.DictReader(file)}
     assert {number: row["standing"] for number, row in rows.items()} == {
@@ -54,7 +54,7 @@ def look_at_the_files(page: Page) -> None:
         "4": "over a limit",
     }
     with page.expect_download() as download:
-        page.get_by_role("button", name="Chart as HTML").click()
+        page.get_by_role("button", name="Chart as HTML", exact=True).click()
     assert "Plotly.newPlot" in Path(download.value.path()).read_text()
 
 
