@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
+from dashboard import login
+
 HELP = {
     "studies": "Every study: how far it is, its best student, who works on it.",
     "pareto": "Quality against latency: which student is best within a budget.",
@@ -27,6 +29,9 @@ ICONS = {
 def main() -> None:
     """One page a question."""
     st.set_page_config(page_title="kdsearch", page_icon=":material/scatter_plot:", layout="wide")
+    if login.is_required() and not login.is_done():
+        login.ask()
+        return
     pages = [
         st.Page(
             f"app_pages/{name}.py",
@@ -39,6 +44,8 @@ def main() -> None:
         for name, words in HELP.items()
     ]
     st.navigation(pages, position="top").run()
+    if login.is_required():
+        login.offer_leaving()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from dashboard.queries.studies import Snapshot
 from kdsearch.core.errors import UsageError
 from kdsearch.store import columns, reads
 from kdsearch.store.artifacts import ArtifactStore, is_gone
-from kdsearch.store.columns import Pulse
+from kdsearch.store.columns import Best, Pulse
 from kdsearch.store.connect import make_engine
 from kdsearch.store.reads import StudyRow
 from kdsearch.store.statefolder import resolve_home
@@ -65,6 +65,16 @@ def _snapshot(url: str, name: str, token: str) -> Snapshot:  # a resource: froze
 def load_studies() -> list[StudyRow]:
     """Every study, newest first."""
     return _studies(storage_url())
+
+
+def load_best() -> dict[int, Best]:
+    """The student to deploy of each study, by the study's id."""
+    return _best(storage_url())
+
+
+@st.cache_data(ttl=KEPT_S, max_entries=4, show_spinner=False)
+def _best(url: str) -> dict[int, Best]:
+    return columns.best_trials(_engine(url))
 
 
 def load_pulse(name: str) -> Pulse:

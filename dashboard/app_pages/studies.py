@@ -6,12 +6,11 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import frame, front, source, wording
+from dashboard import frame, source, wording
 from dashboard.app_pages.parts.ailing import health_cards
 from dashboard.app_pages.parts.asking import pause_button
-from dashboard.front import View
 from dashboard.queries.studies import Snapshot
-from kdsearch.store.columns import Pulse
+from kdsearch.store.columns import Best, Pulse
 from kdsearch.store.reads import StudyRow
 
 LOOK_S = 10.0
@@ -19,8 +18,8 @@ CONFIG = {
     "progress": st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0),
     "best": st.column_config.NumberColumn(format="%.4f"),
     "latency (ms)": st.column_config.NumberColumn(format="%.3f"),
-    "started": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
-    "open": st.column_config.LinkColumn(display_text=r"Pareto front"),
+    "teacher": st.column_config.NumberColumn(format="%.4f"),
+    "created": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
 }
 
 
@@ -42,7 +41,10 @@ def show() -> None:
 def _table() -> None:
     """Every study, every few seconds."""
     with frame.explained():
-        rows = [row(study, source.load_pulse(study.name)) for study in source.load_studies()]
+        best = source.load_best()
+        rows = [
+            row(study, source.load_pulse(study.name), best.get(study.id)) for study in source.load_studies()
+        ]
         st.dataframe(
             rows,
             hide_index=True,
@@ -61,23 +63,21 @@ def _pick(names: list[str]) -> None:
         frame.pick("study", names[rows[0]])
 
 
-def row(study: StudyRow, pulse: Pulse) -> dict[str, Any]:
+def row(study: StudyRow, pulse: Pulse, best: Best | None) -> dict[str, Any]:
     """A study in a line."""
-    snapshot = source.load_snapshot(study.name, pulse)
-    drawn = front.drawn(snapshot, View())
-    best = drawn.best
     return {
         "study": study.name,
         "state": pulse.state,
         "progress": min(1.0, pulse.num_finished / pulse.budget_trials),
         "trials": f"{pulse.num_finished:,} of {pulse.budget_trials:,}",
         "objective": study.quality_name,
-        "best": None if best is None else float(drawn.trials.quality[best]),
-        "teacher": None if study.teacher is None else wording.share(study.teacher.quality),
-        "latency (ms)": None if best is None else float(getattr(drawn.trials, study.latency_name)[best]),
+        "best": None if best is None else best.quality,
+        "teacher": None if study.teacher is None else study.teacher.quality,
+        "best student": "" if best is None else f"{best.student}, {best.scheme}",
+        "latency (ms)": None if best is None else best.latency_ms,
         "workers": pulse.num_alive,
         "spent": spent(study),
-        "started": study.created_at,
+        "created": study.created_at,
     }
 
 

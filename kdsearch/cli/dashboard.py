@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.error
 import urllib.request
 import webbrowser
@@ -43,7 +44,8 @@ def dashboard(
         str, typer.Option("--host", metavar="ADDRESS", help="Address to serve on.")
     ] = "127.0.0.1",
     allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="Serve on an address that others reach; nobody logs in.")
+        bool,
+        typer.Option("--allow-remote", help="Serve on an address that others reach, also without a login."),
     ] = False,
     open_browser: Annotated[bool, typer.Option("--open", help="Open a browser too.")] = False,
 ) -> None:
@@ -86,10 +88,15 @@ def _serving(command: list[str], env: dict[str, str], base: str) -> Iterator[sub
 def _check(host: str, port: int, *, allow_remote: bool) -> None:
     if importlib.util.find_spec("streamlit") is None or importlib.util.find_spec("plotly") is None:
         raise KdsearchError("the dashboard is not installed", hint='pip install "kdsearch[dashboard]"')
-    if host not in LOOPBACK and not allow_remote:
+    if login_is_set_up() and importlib.util.find_spec("authlib") is None:
+        raise KdsearchError(
+            "the secrets of Streamlit ask for a login, and what does it is not installed",
+            hint='pip install "streamlit[auth]"',
+        )
+    if host not in LOOPBACK and not allow_remote and not login_is_set_up():
         raise UsageError(
             f"{host} can be reached by others, and the dashboard asks nobody for a password",
-            hint="leave --host out, or add --allow-remote if that is meant",
+            hint="leave --host out, set up a login (docs/dashboard.md), or add --allow-remote if it is meant",
         )
     try:
         with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
@@ -99,6 +106,20 @@ def _check(host: str, port: int, *, allow_remote: bool) -> None:
             f"cannot serve on {host}:{port}: {error.strerror or error}",
             hint=f"another port: --port {port + 1}",
         ) from None
+
+
+def login_is_set_up() -> bool:
+    """Whether Streamlit's secrets have a section ``[auth]``: then every page asks for a login."""
+    for folder in (Path.cwd(), Path.home()):
+        try:
+            with (folder / ".streamlit" / "secrets.toml").open("rb") as file:
+                if "auth" in tomllib.load(file):
+                    return True
+        except FileNotFoundError:
+            continue
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise UsageError(f"cannot read {folder}/.streamlit/secrets.toml: {error}") from None
+    return False
 
 
 def _app() -> Path:
@@ -117,6 +138,7 @@ def _command(app: Path, host: str, port: int) -> list[str]:
         "server.fileWatcherType": "none",
         "browser.gatherUsageStats": "false",
         "client.toolbarMode": "viewer",
+        "client.showErrorDetails": "none",
     }
     flags = [f"--{name}={value}" for name, value in settings.items()]
     return [sys.executable, "-P", "-m", "streamlit", "run", str(app), *flags]

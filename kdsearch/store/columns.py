@@ -108,6 +108,19 @@ class TrialColumns:
         return TrialColumns(**{f.name: getattr(self, f.name)[kept] for f in fields(self)})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The student to deploy of a study, without any budget."""
+
+    study_id: int
+    number: int
+    student: str
+    scheme: str
+    quality: float
+    """The mean over its seeds where it was trained with several."""
+    latency_ms: float | None
+
+
 TYPES: Mapping[str, type] = {
     **dict.fromkeys(("number", "epochs_run"), np.int64),
     **dict.fromkeys(("noisy", "feasible"), np.bool_),
@@ -136,3 +149,10 @@ def trial_columns(engine: Engine, study_id: int) -> TrialColumns:
             for name, column in zip(names, values, strict=True)
         }
     )
+
+
+def best_trials(engine: Engine) -> dict[int, Best]:
+    """By the study's id; studies without a feasible trial are not in there."""
+    with begin(engine) as connection:
+        rows = execute(connection, "best_trials").mappings().all()
+    return {row["study_id"]: Best(**row) for row in rows}

@@ -698,6 +698,18 @@ LEFT JOIN (
         GROUP BY state) by_state) t ON true
 WHERE s.name = :name;
 
+-- name: best_trials
+-- Of each study the feasible trial to deploy: the best mean over several seeds where there is one.
+SELECT DISTINCT ON (t.study_id) t.study_id, t.number, t.student, t.scheme,
+    coalesce(m.quality, t.quality) AS quality,
+    CAST(t.latency ->> (s.spec_json #>> '{objectives,latency}') AS double precision) AS latency_ms
+FROM kdsearch.trial t JOIN kdsearch.study s ON s.id = t.study_id
+LEFT JOIN kdsearch.standing m
+    ON m.study_id = t.study_id AND m.number = t.number AND jsonb_array_length(m.seeds) > 1
+WHERE t.repeat = 0 AND t.state = 'complete' AND t.constraints IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM jsonb_each_text(t.constraints) WHERE NOT CAST(value AS double precision) <= 0)
+ORDER BY t.study_id, m.number IS NOT NULL DESC, coalesce(m.quality, t.quality) DESC, latency_ms, t.number;
+
 -- name: trial_columns
 -- As little of each trial as a chart of all of them needs.
 SELECT t.number, t.state, t.origin, t.student, t.scheme, t.quality,
