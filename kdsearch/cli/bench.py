@@ -12,6 +12,7 @@ from kdsearch.cli import output
 from kdsearch.cli.controls import TrialArgument
 from kdsearch.cli.front import StudyArgument
 from kdsearch.cli.options import Options
+from kdsearch.cli.progress import told
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -69,8 +70,9 @@ def bench(
         row = reads.study(store.engine, study)
         found = reads.trial(store.engine, row.id, trial)
         spec = protocol(row.spec["latency"], changes)
-        output.say("measuring", options=options)
-        now = remeasure(store, row, found, spec, lock_folder=lock_folder(os.environ))
+        with told(options) as tell:
+            tell(f"measuring the {found.student} of trial {trial}")
+            now = remeasure(store, row, found, spec, lock_folder=lock_folder(os.environ))
     _show(options, study, trial, now, found.latency)
 
 

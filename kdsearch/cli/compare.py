@@ -49,14 +49,8 @@ def compare(
         found = [reads.trial(store.engine, row.id, number) for number in trials]
         front = answers.Front.read(store.engine, row, Within())
         paired, why = _paired(store, row, found)
-    members = {member.number for member in front.members}
     differing = differing_params(found)
-    data: dict[str, Any] = {
-        "study": study,
-        "trials": [front.trial(trial, on_front=trial.number in members) for trial in found],
-        "differing": differing,
-        "compared": [{**asdict(each), "verdict": each.verdict or None} for each in paired],
-    }
+    data = _data(front, found, differing, paired)
     output.show(
         options,
         "compare",
@@ -68,6 +62,21 @@ def compare(
     if not options.json:
         for text in filter(None, (why, _verdict(row, paired))):
             output.say(text, options=options)
+
+
+def _data(
+    front: answers.Front,
+    trials: Sequence[TrialRow],
+    differing: dict[str, list[Any]],
+    paired: Sequence[Compared],
+) -> dict[str, Any]:
+    members = {member.number for member in front.members}
+    return {
+        "study": front.study.name,
+        "trials": [front.trial(trial, on_front=trial.number in members) for trial in trials],
+        "differing": differing,
+        "compared": [{**asdict(each), "verdict": each.verdict or None} for each in paired],
+    }
 
 
 def _check(study: str, trials: Sequence[int]) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from kdsearch.cli import answers, output
+from kdsearch.cli import answers, output, progress
 from kdsearch.cli.within import Within
 from kdsearch.core.records import FINISHED
 
@@ -148,6 +148,7 @@ class Lines:
         self._again = ""
         self._paused: set[int] = set()
         self._said = ""
+        self._seldom = progress.Seldom(self.say)
 
     def update(self, look: Look) -> None:
         """A line for each trial that ended, or was paused, since the last look."""
@@ -169,7 +170,7 @@ class Lines:
 
     def _tell_preparation(self, look: Look) -> None:
         if look.preparing and look.preparing != self._preparing:
-            self.say(f"preparing: {look.preparing}")
+            self._seldom(f"preparing: {look.preparing}")
         self._preparing = look.preparing
         if look.study.teacher is not None and not self._teacher:
             self._teacher = answers.teacher_text(look.study)
@@ -232,11 +233,11 @@ class Screen:
 
         parts: list[RenderableType] = [self._head(look)]
         if look.preparing:
-            parts.append(Text(f"preparing: {look.preparing}", style="cyan"))
+            parts.append(progress.bar(f"preparing: {look.preparing}"))
         if look.running:
             parts += ["", _running_table(look)]
         if look.again:
-            parts.append(Text(look.again, style="cyan"))
+            parts.append(progress.bar(look.again))
         if look.front.members:
             members = look.front.members
             table = answers.trials_table(look.study, members, params=False)

@@ -10,6 +10,7 @@ import typer
 
 from kdsearch.cli import output
 from kdsearch.cli.options import Options
+from kdsearch.cli.progress import told
 from kdsearch.cli.reading import FileArgument, loaded
 from kdsearch.cli.report import duration
 
@@ -37,9 +38,8 @@ def plan(
     found = loaded(file)
     from kdsearch.worker.estimate import ASSUMED, estimate
 
-    made = estimate(
-        found, device=device, threads=threads, on_progress=lambda text: output.say(text, options=options)
-    )
+    with told(options) as tell:
+        made = estimate(found, device=device, threads=threads, on_progress=tell)
     spec = found.spec
     seconds = in_all(made, workers)
     data = {

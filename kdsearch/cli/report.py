@@ -11,6 +11,7 @@ import typer
 from kdsearch.cli import answers, output
 from kdsearch.cli.front import StudyArgument
 from kdsearch.cli.options import Options
+from kdsearch.cli.progress import told
 from kdsearch.core.errors import ConflictError
 
 if TYPE_CHECKING:
@@ -78,11 +79,9 @@ def _read(options: Options, study: str, *, test: bool) -> tuple[StudyRow, list[R
             )
         from kdsearch.export import report as reporting
 
-        def progress(text: str) -> None:
-            output.say(text, options=options)
-
         trials = reads.trials(store.engine, row.id)
-        return row, reporting.report(store, row, trials, test=test, on_progress=progress)
+        with told(options) as tell:
+            return row, reporting.report(store, row, trials, test=test, on_progress=tell)
 
 
 def _show(options: Options, study: StudyRow, rows: Sequence[ReportRow]) -> None:

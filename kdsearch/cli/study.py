@@ -12,6 +12,7 @@ import typer
 from kdsearch.cli import answers, controls, difference, output, plan, report
 from kdsearch.cli.front import StudyArgument
 from kdsearch.cli.options import Options, group, with_options
+from kdsearch.cli.progress import told
 from kdsearch.cli.reading import FileArgument, loaded
 from kdsearch.cli.spent import budget_data, budget_text, finished, spent_data, why_ended
 from kdsearch.cli.within import Within
@@ -94,7 +95,8 @@ def create(
         from kdsearch.worker.create import create_or_resume
 
         make = create_or_resume if if_exists == "resume" else create_new
-        record = make(store, found, on_progress=lambda text: output.say(text, options=options))
+        with told(options) as tell:
+            record = make(store, found, on_progress=tell)
     start = f"kdsearch worker start --study {record.name}"
     data = {"study": record.name, "sha256": record.spec_sha256, "next": start}
     output.show(options, "study_created", data, human=lambda: [record.name], ids=[record.name])

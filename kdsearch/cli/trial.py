@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from kdsearch.cli import answers, bench, compare, controls, output
+from kdsearch.cli import answers, bench, compare, controls, enqueue, output
 from kdsearch.cli import within as ceilings
 from kdsearch.cli.front import StudyArgument
 from kdsearch.cli.options import Options, group, with_options
@@ -194,5 +194,6 @@ def _curve(study: StudyRow, epochs: Sequence[EpochRow], best: int | None) -> Ren
 
 app.command("compare")(with_options(compare.compare))
 app.command("bench")(with_options(bench.bench))
+app.command("enqueue")(with_options(enqueue.enqueue))
 for control in (controls.retry, controls.rerun):
     app.command(control.__name__)(with_options(control))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from kdsearch.core.errors import LeaseLostError
+from kdsearch.core.errors import LeaseLostError, StorageError
 from kdsearch.store import reads
 from kdsearch.store.leases import MAX_DEATHS
 from kdsearch.store.sql import execute
@@ -61,6 +62,12 @@ def preparation_progress(
     """Say how far it is, and name the state to go on from (None keeps the last one)."""
     with begin(engine) as connection:
         _write(connection, "preparation_progress", lease, progress=text, checkpoint=checkpoint)
+
+
+def mention(engine: Engine, lease: PreparationLease, text: str) -> None:
+    """Say how far it is, where that costs nothing: what cannot be written now is left out."""
+    with suppress(StorageError), begin(engine) as connection:
+        execute(connection, "preparation_progress", **lease.fence, progress=text, checkpoint=None)
 
 
 @repeatable

@@ -156,6 +156,7 @@ def _refuse_taken(store: Store, name: str) -> None:
 def read_study(file: StudyFile, on_progress: Progress) -> ReadStudy:
     """Everything that the file names; what it asks for in vain is an error now."""
     found, spec = offered.look(file), file.spec
+    on_progress("reading texts" if spec.data.augmented is None else "reading and augmenting texts")
     dataset = load_dataset(
         spec.data,
         base=file.base,

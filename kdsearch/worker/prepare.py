@@ -105,6 +105,7 @@ class _Preparation:
                 keep=self.preparing.keeps(TEACHER_STEP),
                 breathe=breathe,
                 should_stop=self.preparing.should_stop,
+                mention=self.preparing.mention,
             )
 
     def _start(self, trees: TeacherTrees | None, wants: Wanted) -> Path:

@@ -54,6 +54,10 @@ class Preparing:
         if self.should_stop():
             raise Stopped
 
+    def mention(self, text: str) -> None:
+        """As `say`, in the middle of a step: nothing waits for it, and nothing ends by it."""
+        preparations.mention(self.context.store.engine, self.lease, text)
+
     def keeps(self, step: str) -> Callable[[str, str], None]:
         """Takes what there is to say and the artifact from which whoever takes over goes on in `step`.
 

@@ -149,6 +149,7 @@ class _OneOfHistory:
                 keep=self.preparing.keeps(step),
                 breathe=breathe,
                 should_stop=self.preparing.should_stop,
+                mention=self.preparing.mention,
             )
         self.accuracy = trees.accuracy
         return trees.final

@@ -87,6 +87,7 @@ def prepare_teacher(
     keep: Callable[[str, str], None],
     breathe: Callable[[], None],
     should_stop: Callable[[], bool],
+    mention: Callable[[str], None] = lambda text: None,
 ) -> TeacherTrees:
     """The classifier that teaches, stored.
 
@@ -96,7 +97,7 @@ def prepare_teacher(
     given = context.inputs.teacher
     if given is not None and context.inputs.teacher_classifies:
         return TeacherTrees(final=given, anchors=(), accuracy=None, start=given)
-    watch = Watch(unfinished=unfinished, keep=keep, breathe=breathe, should_stop=should_stop)
+    watch = Watch(unfinished=unfinished, keep=keep, breathe=breathe, should_stop=should_stop, mention=mention)
     start = prepare_start(context, pools, folder, watch)
     key = recipe_key(context, dataset)
     return _fine_tuned(context, dataset, pools, start, watch, key=key, name="teacher")
@@ -113,6 +114,7 @@ def prepare_historical(
     keep: Callable[[str, str], None],
     breathe: Callable[[], None],
     should_stop: Callable[[], bool],
+    mention: Callable[[str], None] = lambda text: None,
 ) -> TeacherTrees:
     """Fine-tuned like the study's teacher, from the same start, on a slice of the training pool alone.
 
@@ -128,7 +130,7 @@ def prepare_historical(
             f"the {name} has no labelled text to learn from: train has {len(pools['train'])} rows",
             hint="fewer parts, or more training texts",
         )
-    watch = Watch(unfinished=unfinished, keep=keep, breathe=breathe, should_stop=should_stop)
+    watch = Watch(unfinished=unfinished, keep=keep, breathe=breathe, should_stop=should_stop, mention=mention)
     start = prepare_start(context, pools, folder, watch)
     key = recipe_key(context, dataset, spec.slice)
     return _fine_tuned(context, dataset, {**pools, "train": part}, start, watch, key=key, name=name)

@@ -7,7 +7,8 @@ after a death goes on from the last checkpoint, of which there are some between 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -26,6 +27,9 @@ from kdsearch.teachers import source
 from kdsearch.worker.checkpoints import Checkpoints
 from kdsearch.worker.context import Stopped, WorkerContext
 from kdsearch.worker.unfinished import Anchor, Unfinished, Watch
+
+MENTION_S = 5.0
+"""How often it says how far it is, beside its checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class Tuning:
             source.freeze_all_but_last(self.module, self.spec.layers.last)
         self.anchors: list[Anchor] = []
         self.checkpoints = Checkpoints(context.store.blobs, f"study {context.study.id} {name}")
+        self._steps = 0
+        """Since the last anchor; a resumed one begins at its last anchor."""
 
     def run(self) -> Tuned:
         """Raises Stopped; `checkpoints` are the caller's to drop, once the teacher is on record."""
@@ -74,12 +80,32 @@ class Tuning:
             on_epoch=self._finished_anchor,
             resume=self._resume(),
             breathe=self.watch.breathe,
-            should_stop=self.watch.should_stop,
+            should_stop=self._telling(),
             keep=Keep(every_s=self.context.options.checkpoint_s, put=self._between_anchors),
         )
         if report.stopped:
             raise Stopped
         return Tuned(tuple(self.anchors), report.seconds)
+
+    def _telling(self) -> Callable[[], bool]:
+        """Asked before every step, it says now and then how far they are."""
+        rows = self.spec.epochs * len(self.pools["train"])
+        told = time.monotonic()
+
+        def should_stop() -> bool:
+            nonlocal told
+            self._steps += 1
+            if time.monotonic() - told >= MENTION_S:
+                told = time.monotonic()
+                share = self._rows_seen(rows / self.spec.anchors) / rows
+                self.watch.mention(f"fine-tuning the {self.name}: {share:.0%} of the rows seen")
+            return self.watch.should_stop()
+
+        return should_stop
+
+    def _rows_seen(self, per_anchor: float) -> float:
+        """At most up to the next anchor: batches of its validation are asked about, too."""
+        return len(self.anchors) * per_anchor + min(per_anchor, self._steps * self.spec.batch_size)
 
     def _stage(self) -> Stage:
         def hard(seen: Seen) -> torch.Tensor:
@@ -122,6 +148,7 @@ class Tuning:
     def _finished_anchor(self, report: EpochReport, checkpoint: bytes) -> None:
         assert report.scores is not None, "every stage of a fine-tuning is scored"
         scores = report.scores
+        self._steps = 0
         self.anchors.append(Anchor(tree=self._store_module(), nll=scores.nll, accuracy=scores.accuracy))
         reached = f"{self.context.spec.objectives.quality} {scores.quality:.4f}"
         self._keep(checkpoint, f"{len(self.anchors)} of {self.spec.anchors} anchors, {reached}")

@@ -44,6 +44,10 @@ class Unfinished:
         return cls(recipe=recipe, checkpoint=data["checkpoint"], anchors=anchors)
 
 
+def _nobody(text: str) -> None:
+    """Nobody listens."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Watch:
     """How a long step says how far it is, and learns that it is to let go."""
@@ -54,3 +58,5 @@ class Watch:
     """Takes what there is to say and an `Unfinished` that was put."""
     breathe: Callable[[], None]
     should_stop: Callable[[], bool]
+    mention: Callable[[str], None] = _nobody
+    """Takes what there is to say between two checkpoints."""

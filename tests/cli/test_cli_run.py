@@ -183,7 +183,8 @@ def test_what_is_odd_about_the_texts_is_said_before_the_trials(
     answer = kdsearch("run", str(write(trials=1)), storage=store.url)
     assert answer.code == 0, answer.err
     said = answer.err.splitlines()
-    assert said[0] == "warning: validation: 80 rows tell an accuracy of 90 % to within 6.6 points only"
+    assert said[0] == "reading texts"
+    assert said[1] == "warning: validation: 80 rows tell an accuracy of 90 % to within 6.6 points only"
     assert not any("worker start" in line for line in said)  # the run starts its workers itself
     (teacher,) = (number for number, line in enumerate(said) if line.startswith("teacher: accuracy 0."))
     assert said[teacher - 1].startswith("preparing:")

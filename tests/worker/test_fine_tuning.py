@@ -17,7 +17,7 @@ from kdsearch.data.prepared import Prepared
 from kdsearch.distill import fit as fit_module
 from kdsearch.distill.stage import Seen, Stage
 from kdsearch.measure import quality
-from kdsearch.store import cache, reads
+from kdsearch.store import cache, preparations, reads
 from kdsearch.store.connect import Store
 from kdsearch.worker import teacher, tuning
 from kdsearch.worker.context import Stopped
@@ -66,6 +66,19 @@ def test_the_rate_falls_to_nothing_while_the_students_keep_theirs(
     assert len(set(student)) == 1
     assert 1e-3 >= teacher[0] > teacher[1] > teacher[2] > teacher[3] > teacher[4] > teacher[5] > 0
     assert teacher[5] < 2e-4
+
+
+def test_it_says_how_far_it_is_between_two_anchors(
+    write_study: Write, finish: Finish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(tuning, "MENTION_S", 0.0)
+    monkeypatch.setattr(preparations, "mention", lambda engine, lease, text: said.append(text))
+    finish(write_study(trials=1, epochs=1))
+    shares = [float(text.rpartition(": ")[2].partition("%")[0]) for text in said]
+    assert shares == sorted(shares) and shares[-1] == 100
+    assert len(set(shares)) >= 4  # 160 rows in batches of 32, halted by no checkpoint
+    assert said[0] == f"fine-tuning the teacher: {shares[0]:.0f}% of the rows seen"
 
 
 # ---------------------------------------------------------------- which anchor teaches
