@@ -68,12 +68,16 @@ def _not_stored(ground: Ground, name: str) -> Iterator[str]:
                 yield f"trial {row[0]} names {sha256}, which is not in the artifact store"
 
 
+STRUCK = (["training"], ["delivering"])
+"""Lines of the journal that are no steps: the thread of a worker that waits to be struck."""
+
+
 def steps(folder: Path) -> list[tuple[str, int, int, int]]:
     """Every step begun by any worker, in order: worker, trial, attempt, position in the trial."""
     return [
         (worker, int(number), int(attempt), STEPS * int(where[0]) + int(where[1]))
         for worker, number, attempt, *where in _journal(folder)
-        if where != ["struck"]
+        if where not in STRUCK
     ]
 
 
@@ -83,16 +87,22 @@ def _journal(folder: Path) -> list[list[str]]:
 
 
 def trained_meanwhile(folder: Path) -> dict[int, int]:
-    """By trial: steps of a worker whose delivering thread is struck, until another attempt takes over."""
+    """By trial: steps that a worker made since the checkpoint which its struck thread was to deliver.
+
+    Those of the epoch that had begun by then, and all later ones, until another attempt takes over.
+    """
+    begun: dict[str, int] = {}
     struck: dict[str, str] = {}
     found: dict[int, int] = {}
     for _, number, attempt, *where in _journal(folder):
-        if where == ["struck"]:
-            struck[number] = attempt
+        if where in STRUCK:
+            if where == ["delivering"]:
+                struck[number], found[int(number)] = attempt, begun.get(number, 0) % STEPS
         elif struck.get(number) == attempt:
-            found[int(number)] = found.get(int(number), 0) + 1
+            found[int(number)] += 1
         else:
             struck.pop(number, None)
+            begun[number] = int(where[1]) + 1
     return found
 
 

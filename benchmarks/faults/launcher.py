@@ -11,6 +11,7 @@ import faulthandler
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -97,7 +98,8 @@ class Gate:
         if self._passed or point != self._plan.point:
             return
         self._passed = True
-        write_line(self._plan.folder, f"{self._plan.name} {self.lease.number} {self.lease.attempt} struck")
+        thread = "training" if threading.current_thread() is threading.main_thread() else "delivering"
+        write_line(self._plan.folder, f"{self._plan.name} {self.lease.number} {self.lease.attempt} {thread}")
         tell(self._plan.note("here"), f"{self.lease.number} {self.lease.attempt}")
         while not self._plan.note("go").exists():
             time.sleep(0.01)

@@ -87,10 +87,15 @@ def test_what_is_left_and_what_is_trained_again(tmp_path: Path) -> None:
     (tmp_path / "steps.log").write_text("\n".join(lines))
     assert checks.trained_again(tmp_path) == {(0, 2): 1, (0, 3): 11}
     assert [wrong.split()[:5] for wrong in checks._again(tmp_path)] == [["attempt", "3", "at", "trial", "0"]]
-    struck = ["a 0 1 0 4", "a 0 1 struck", *(f"a 0 1 1 {n}" for n in range(5)), "b 0 2 1 0", "a 0 1 2 0"]
-    (tmp_path / "steps.log").write_text("\n".join(struck))
-    assert checks.trained_meanwhile(tmp_path) == {0: 5}
-    assert len(checks.steps(tmp_path)) == len(struck) - 1
+    later = [*(f"a 0 1 1 {n}" for n in range(1, 5)), "b 0 2 1 0", "a 0 1 2 0"]
+    for before, thread, meanwhile in (
+        ("a 0 1 0 4", "delivering", {0: 4}),
+        ("a 0 1 1 0", "delivering", {0: 5}),  # a step of the next epoch was made before it was struck
+        ("a 0 1 1 0", "training", {}),
+    ):
+        (tmp_path / "steps.log").write_text("\n".join([before, f"a 0 1 {thread}", *later]))
+        assert checks.trained_meanwhile(tmp_path) == meanwhile
+        assert len(checks.steps(tmp_path)) == 1 + len(later)
     letter = tmp_path / "home" / "spool" / "study" / "worker" / "00000001.json"
     assert list(checks.left_over(tmp_path)) == []
     letter.parent.mkdir(parents=True)
