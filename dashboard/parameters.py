@@ -61,9 +61,11 @@ def is_numeric(values: Collection[Scalar]) -> bool:
 
 
 def is_wide(values: Collection[Scalar]) -> bool:
-    """Whether numbers span so much that a logarithmic axis shows them better."""
+    """Whether numbers span so much that a logarithmic axis shows them better; shares such as λ never do."""
     numbers = [value for value in values if isinstance(value, (int, float))]
-    return bool(numbers) and min(numbers) > 0 and max(numbers) / min(numbers) > 5
+    if not numbers or min(numbers) <= 0 or 0.1 < max(numbers) <= 1.0:
+        return False
+    return max(numbers) / min(numbers) > 5
 
 
 def shown(value: Scalar) -> str:

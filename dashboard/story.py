@@ -113,9 +113,9 @@ def decision_rows(decisions: Sequence[DecisionRow]) -> list[Row]:
             "after epoch": row.decision.epoch,
             "decision": row.decision.action,
             "rule": row.decision.rule,
+            "of": _of(row.repeat),
             "reason": row.decision.reason,
             "figures": ", ".join(f"{name} {written(found)}" for name, found in row.decision.inputs.items()),
-            "of": _of(row.repeat),
         }
         for row in decisions
     ]
@@ -185,4 +185,7 @@ def commands(study: StudyRow, trial: TrialRow) -> list[str]:
     found = [f"kdsearch trial show {name} {number}"]
     if trial.state == "complete":
         found.insert(0, f"kdsearch export {name} --trial {number} --to exported/{name}-{number}")
+        found.append(f"kdsearch trial rerun {name} {number} --seeds 1,2,3")
+    if trial.state == "failed":
+        found.append(f"kdsearch trial retry {name} {number}")
     return found

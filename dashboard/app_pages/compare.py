@@ -34,6 +34,8 @@ def _draw(snapshot: Snapshot) -> None:
     _show_curves(snapshot.study, told)
     _show_confusions(snapshot.study, told)
     _show_latencies(told)
+    st.caption("The same with paired differences of quality, on the command line:")
+    st.code(f"kdsearch trial compare {snapshot.study.name} {' '.join(map(str, numbers))}", language="bash")
 
 
 def _ask(snapshot: Snapshot) -> list[int]:
@@ -74,7 +76,7 @@ def _show_figures(snapshot: Snapshot, told: Sequence[Story]) -> None:
     st.subheader("Figures")
     front = {int(snapshot.trials.number[i]) for i in front_of(snapshot.trials, snapshot.study.latency_name)}
     rows = comparison.figure_rows(snapshot.study, told, front)
-    st.dataframe(rows, hide_index=True, alt="Figures of the trials, a column each.")
+    st.dataframe(rows, hide_index=True, height="content", alt="Figures of the trials, a column each.")
     columns = st.columns(len(told))
     for column, each in zip(columns, told, strict=True):
         with column:
@@ -92,7 +94,8 @@ def _show_params(told: Sequence[Story]) -> None:
         {"parameter": name, **dict(zip(names, map(story.written, values), strict=True))}
         for name, values in differing.items()
     ]
-    st.dataframe(rows, hide_index=True, alt="The parameters in which the trials differ.")
+    words = "The parameters in which the trials differ."
+    st.dataframe(rows, hide_index=True, height="content", alt=words)
     same = len({name for each in told for name in each.trial.params}) - len(differing)
     st.caption(f"{wording.plural(same, 'other parameter')} {'is' if same == 1 else 'are'} the same.")
 

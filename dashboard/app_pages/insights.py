@@ -16,7 +16,7 @@ from dashboard.figures.palette import CHART_CONFIG
 from dashboard.parameters import Setting
 from dashboard.queries.studies import Snapshot
 
-VIEWS = ("progress", "parameters", "lambda and T", "gain")
+VIEWS = ("Progress", "Parameters", "λ and T", "Gain")
 GAIN_COLUMNS = {name: st.column_config.NumberColumn(format="%+.4f") for name in ("gain", "low", "high")}
 
 
@@ -42,10 +42,10 @@ def _draw(snapshot: Snapshot) -> None:
         label_visibility="collapsed",
     )
     draw: Mapping[str, Callable[[Snapshot], None]] = {
-        "progress": _show_progress,
-        "parameters": _show_parameters,
-        "lambda and T": _show_grid,
-        "gain": _show_gain,
+        "Progress": _show_progress,
+        "Parameters": _show_parameters,
+        "λ and T": _show_grid,
+        "Gain": _show_gain,
     }
     draw[str(asked)](snapshot)
 
@@ -56,13 +56,15 @@ def _draw(snapshot: Snapshot) -> None:
 def _show_progress(snapshot: Snapshot) -> None:
     study, trials = snapshot.study, snapshot.trials
     grown = progress.of(study, trials)
-    until = _ask_moment(grown.finished)
+    moment, axis = st.columns([4, 1], vertical_alignment="bottom")
+    with moment:
+        until = _ask_moment(grown.finished)
+    over = axis.segmented_control(
+        "Growth over", ("trials", "time"), default="trials", required=True, key="over", bind="query-params"
+    )
     left, right = st.columns(2)
     with left:
         st.subheader("Hypervolume")
-        over = st.segmented_control(
-            "Over", ("trials", "time"), default="trials", required=True, key="over", bind="query-params"
-        )
         figure = growth.hypervolume(
             grown, over="time" if over == "time" else "trials", since=study.created_at, until=until
         )
@@ -124,7 +126,7 @@ def _show_parameters(snapshot: Snapshot) -> None:
     st.plotly_chart(figure, key="slices", config=CHART_CONFIG, alt=words)
     _say_thinned(len(rows), figures.MOST_IN_SLICES)
     st.subheader("Parallel coordinates")
-    lines = figures.parallel(snapshot.study, rows, keep=front)
+    lines = figures.parallel(snapshot.study, rows, keep=front, ink=frame.ink())
     if lines is None:
         st.info("None of these trials was measured.")
         return
@@ -192,7 +194,8 @@ def _show_grid(snapshot: Snapshot) -> None:
     st.plotly_chart(figure, key="grid", config=CHART_CONFIG, alt=words)
     st.caption(
         f"{wording.plural(len(own), 'complete trial')}, which differ in other parameters, too: a cell "
-        "with few of them says little. A loss without a temperature (MSE) is in the row “none”."
+        "with few of them says little. Students differ the most: pick one. A loss without a temperature "
+        "(MSE) is in the row “none”."
     )
 
 
@@ -212,7 +215,7 @@ def _show_gain(snapshot: Snapshot) -> None:
     if any(gain.low is None for gain in found):
         st.caption(
             "Hollow marks are one training each: the difference may be the luck of a seed. The best of more "
-            "trials is also luckier than the best of few, see the columns “of”."
+            "trials is also luckier than the best of few, see the columns “best of”."
         )
     if any(gain.low is not None for gain in found):
         st.caption(
@@ -232,9 +235,9 @@ def _gain_rows(found: list[gains.Gain]) -> list[dict[str, object]]:
             "low": np.nan if gain.low is None else gain.low,
             "high": np.nan if gain.high is None else gain.high,
             "trial": gain.trial,
-            "of": gain.tried,
+            "best of": gain.tried,
             "control": gain.control,
-            "of controls": gain.tried_control,
+            "best of controls": gain.tried_control,
             "trainings each": gain.seeds,
         }
         for gain in found

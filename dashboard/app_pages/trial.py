@@ -36,7 +36,8 @@ def _draw(snapshot: Snapshot) -> None:
         _show_curve(snapshot.study, told)
     with beside:
         st.subheader("Parameters")
-        st.dataframe(story.params_rows(told.trial), hide_index=True, alt="The trial's parameters.")
+        rows = story.params_rows(told.trial)
+        st.dataframe(rows, hide_index=True, height="content", alt="The trial's parameters.")
         st.caption(f"Chosen by: {wording.plain(story.origin(told.trial))}")
     _show_history(told)
     mistakes.show(snapshot.study, told)
@@ -100,7 +101,7 @@ def _percentile(study: StudyRow) -> str:
 
 def _beside(against: float | None, so_far: bool) -> str | None:
     words = None if against is None else f"{wording.points(against)} against the teacher"
-    return f"so far; {words}" if words and so_far else words
+    return f"{wording.points(against)} so far" if words and so_far else words
 
 
 def _epochs(told: Story) -> tuple[str, str, None]:
@@ -152,7 +153,8 @@ def _show_curve(study: StudyRow, told: Story) -> None:
     )
     words = f"{title} on the validation pool after each epoch, with the teacher's as a dotted line."
     st.plotly_chart(figure, key="curve", config=CHART_CONFIG, alt=words)
-    st.caption("The large mark is the epoch that was kept. Losses are means over the training rows.")
+    if told.trial.best_epoch is not None:
+        st.caption("The large mark is the epoch that was kept.")
     with st.expander("Losses"):
         words = "Each weighted term of the training loss after each epoch."
         st.plotly_chart(curves.losses(told.epochs), key="losses", config=CHART_CONFIG, alt=words)
@@ -200,7 +202,8 @@ def _show_latency(study: StudyRow, told: Story) -> None:
     figure = latencies.spread(drawn, marked=True)
     chart.plotly_chart(figure, key="latency", config=CHART_CONFIG, alt=words)
     with beside:
-        st.dataframe(_latency_rows(latency), hide_index=True, alt="The latency's figures and protocol.")
+        rows = _latency_rows(latency)
+        st.dataframe(rows, hide_index=True, height="content", alt="The latency's figures and protocol.")
         if latency.noisy:
             st.warning("Something else may have used the machine meanwhile: the figure is noisy.")
         if not latency.quantiles_ms:

@@ -35,7 +35,8 @@ def matrix(found: Confusion) -> go.Figure:
             customdata=counts,
             colorbar={"title": "share", "tickformat": ".0%"},
             hovertemplate="%{y} taken for %{x}: %{customdata} (%{z:.1%})<extra></extra>",
-            **_written(counts, "%{customdata}"),
+            text=counts,
+            **_written(counts, "%{text}"),
         )
     )
     return _lay_out_matrix(figure, len(names))

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from dashboard.figures import palette
 from dashboard.figures.axes import lay_out
 from dashboard.figures.confusion import SEQUENTIAL
-from dashboard.figures.palette import OKABE_ITO, text
+from dashboard.figures.palette import GREY, OKABE_ITO, Ink, text
 from dashboard.parameters import Grid, Setting, is_numeric, is_wide, searched, shown, thinned
 from kdsearch.core.space import Scalar
 from kdsearch.store.reads import StudyRow
@@ -22,8 +22,11 @@ MOST_BARS = 15
 MOST_IN_SLICES = 600
 """Points of each small chart."""
 MOST_LINES = 1000
+MOST_TICKS = 5
+"""Up to so many distinct whole numbers each has its tick."""
 COLUMNS = 3
 ROW_PX = 240
+SEQUENTIAL_ON_DARK = "Cividis"
 ABSENT = "none"
 """A conditional parameter that a trial does not have."""
 
@@ -76,7 +79,7 @@ def slices(study: StudyRow, rows: Sequence[Setting], *, keep: Sequence[int]) -> 
     drawn = thinned(rows, MOST_IN_SLICES, keep=set(keep))
     lines = -(-len(names) // COLUMNS)
     figure = make_subplots(
-        rows=lines, cols=COLUMNS, shared_yaxes=True, subplot_titles=[text(name) for name in names],
+        rows=lines, cols=COLUMNS, shared_yaxes="all", subplot_titles=[text(name) for name in names],
         horizontal_spacing=0.03, vertical_spacing=min(0.3, 0.28 / lines),
     )  # fmt: skip
     colours = palette.colours(study, [row.student for row in rows])
@@ -84,8 +87,9 @@ def slices(study: StudyRow, rows: Sequence[Setting], *, keep: Sequence[int]) -> 
     for place, name in enumerate(names):
         line, column = divmod(place, COLUMNS)
         _add_slice(figure, name, drawn, colours, symbols, {"row": line + 1, "col": column + 1})
-    figure.update_layout(height=80 + ROW_PX * lines, margin={"l": 10, "r": 10, "t": 60, "b": 10})
-    figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "yref": "container"})
+    figure.update_layout(height=110 + ROW_PX * lines, margin={"l": 10, "r": 10, "t": 80, "b": 10})
+    _add_scheme_keys(figure, {scheme: symbols[scheme] for scheme in sorted({row.scheme for row in rows})})
+    figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "top", "yref": "container"})
     figure.update_yaxes(title=f"quality ({study.quality_name})", col=1)
     return figure
 
@@ -123,9 +127,22 @@ def _add_slice(
             hovertemplate="trial %{customdata}: %{y:.4f} at %{x}<extra>" + text(student) + "</extra>",
             **at,
         )
-    wide = numeric and is_wide([row.params[name] for row in own])
-    kind = "log" if wide else "linear" if numeric else "category"
+    taken = sorted({float(value) for row in own if isinstance(value := row.params[name], (int, float))})
+    kind = "log" if numeric and is_wide(taken) else "linear" if numeric else "category"
     figure.update_xaxes(type=kind, nticks=6, **at)
+    if numeric and is_few_integers(taken):
+        figure.update_xaxes(tickvals=taken, ticktext=[shown(value) for value in taken], **at)
+
+
+def is_few_integers(values: Sequence[float]) -> bool:
+    """Whether each of these distinct numbers may have its own tick, as sizes of layers do."""
+    return len(values) <= MOST_TICKS and all(value == int(value) for value in values)
+
+
+def _add_scheme_keys(figure: go.Figure, symbols: Mapping[str, str]) -> None:
+    for scheme, symbol in symbols.items():
+        marker = {"symbol": symbol, "color": GREY, "size": 8}
+        figure.add_scatter(x=[None], y=[None], mode="markers", marker=marker, name=text(scheme), row=1, col=1)
 
 
 # ---------------------------------------------------------------- λ and T
@@ -161,8 +178,8 @@ def heat_map(found: Grid, *, which: str, quality_name: str) -> go.Figure:
 # ---------------------------------------------------------------- parallel coordinates
 
 
-def parallel(study: StudyRow, rows: Sequence[Setting], *, keep: Sequence[int]) -> go.Figure | None:
-    """A line per trial through its parameters, latency and quality; colour is quality. None without any."""
+def parallel(study: StudyRow, rows: Sequence[Setting], *, keep: Sequence[int], ink: Ink) -> go.Figure | None:
+    """A line per trial through its parameters, latency and quality; the best stand out. None without any."""
     done = [row for row in rows if not math.isnan(row.latency_ms)]
     names = searched(done)
     drawn = thinned(done, MOST_LINES, keep=set(keep))
@@ -175,7 +192,11 @@ def parallel(study: StudyRow, rows: Sequence[Setting], *, keep: Sequence[int]) -
     figure = go.Figure(
         go.Parcoords(
             dimensions=axes,
-            line={"color": np.array(qualities), "colorscale": SEQUENTIAL, "showscale": True},
+            line={
+                "color": np.array(qualities),
+                "colorscale": SEQUENTIAL if ink == palette.LIGHT else SEQUENTIAL_ON_DARK,
+                "showscale": True,
+            },
             labelangle=-20,
             labelside="bottom",
         )
@@ -209,6 +230,9 @@ def _numbers(name: str, values: Sequence[float | None]) -> dict[str, Any]:
     below = bottom - 0.15 * ((top - bottom) or 1.0)
     some = len(known) < len(values)
     ticks = np.linspace(bottom, top, 4) if top > bottom else np.array([bottom])
+    taken = sorted(set(known))
+    if is_few_integers(taken):
+        ticks = np.log10(taken) if log else np.array(taken)
     words = [f"{10**tick if log else tick:.3g}" for tick in ticks]
     return {
         "label": text(name) + (" (log)" if log else ""),

@@ -190,7 +190,8 @@ def test_ten_thousand_trials_stay_under_a_megabyte_a_page() -> None:
     trials, rows = many()
     assert len(rows) == MANY
     front = trials.number[progress.front_of(trials, "p90_ms")].tolist()
-    slices, lines = (draw(STUDY, rows, keep=front) for draw in (figures.slices, figures.parallel))
+    slices = figures.slices(STUDY, rows, keep=front)
+    lines = figures.parallel(STUDY, rows, keep=front, ink=LIGHT)
     assert slices is not None and lines is not None
     drawn = {int(n) for trace in slices.data for n in trace.customdata}
     assert set(front) <= drawn
@@ -222,7 +223,7 @@ def test_slices_tell_students_and_schemes_apart() -> None:
 
 def test_a_conditional_parameter_that_is_absent_runs_apart() -> None:
     _, rows = many()
-    figure = figures.parallel(STUDY, rows[:40], keep=[])
+    figure = figures.parallel(STUDY, rows[:40], keep=[], ink=LIGHT)
     assert figure is not None
     axes = {axis.label: axis for axis in figure.data[0].dimensions}
     axis = axes["offline.temperature (log)"]

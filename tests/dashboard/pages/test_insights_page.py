@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-VIEWS = ("progress", "parameters", "lambda and T", "gain")
+VIEWS = ("Progress", "Parameters", "λ and T", "Gain")
 
 
 def said(app: AppTest, kind: str) -> list[str]:
@@ -48,7 +48,7 @@ def test_nothing_feasible_is_no_traceback(
     teller.complete("bag", "offline", [0.8], 9.0)
     app = open_page("insights", study="slow", view=view)
     assert said(app, "error") == []
-    if view == "progress":
+    if view == "Progress":
         assert "No student can be deployed yet: nothing feasible is complete." in said(app, "caption")
 
 
@@ -61,12 +61,12 @@ def test_the_front_at_an_earlier_time_is_in_the_url(
 
 
 def test_importance_says_how_to_have_it(open_page: Callable[..., AppTest], every_state: Any) -> None:
-    app = open_page("insights", study="states", view="parameters")
+    app = open_page("insights", study="states", view="Parameters")
     assert any("kdsearch worker start --study states" in words for words in said(app, "info"))
 
 
 def test_filters_are_in_the_url(open_page: Callable[..., AppTest], every_state: Any) -> None:
-    app = open_page("insights", study="states", view="parameters", students="bag", schemes="offline")
+    app = open_page("insights", study="states", view="Parameters", students="bag", schemes="offline")
     assert [box.value for box in app.multiselect] == [["bag"], ["offline"]]
     assert "These trials do not differ in any parameter." in said(app, "info")
 
@@ -74,7 +74,7 @@ def test_filters_are_in_the_url(open_page: Callable[..., AppTest], every_state: 
 def test_a_gain_has_its_interval_and_the_command_for_a_paired_one(
     open_page: Callable[..., AppTest], every_state: Any
 ) -> None:
-    app = open_page("insights", study="states", view="gain")
+    app = open_page("insights", study="states", view="Gain")
     (row,) = app.dataframe[0].value.to_dict("records")
     assert (row["student"], row["scheme"], row["trial"], row["control"]) == ("bag", "offline", 1, 0)
     assert row["low"] < row["gain"] < row["high"]
