@@ -56,6 +56,9 @@ def _show_texts(study: StudyRow, told: Story) -> None:
     if not disagreements.allowed():
         st.caption("Texts are not shown by this dashboard (KDSEARCH_SHOW_TEXTS is off).")
         return
+    if not (study.spec.get("data") or {}).get("show_texts", True):
+        st.caption("Texts are not shown: the study's file says `show_texts: false`.")
+        return
     if not st.toggle("Show texts on which it differs from the teacher", key="texts", bind="query-params"):
         return
     try:

@@ -193,7 +193,7 @@ def test_ten_thousand_trials_stay_under_a_megabyte_a_page() -> None:
     slices = figures.slices(STUDY, rows, keep=front)
     lines = figures.parallel(STUDY, rows, keep=front, ink=LIGHT)
     assert slices is not None and lines is not None
-    drawn = {int(n) for trace in slices.data for n in trace.customdata}
+    drawn = {int(n) for trace in slices.data if trace.customdata is not None for n in trace.customdata}
     assert set(front) <= drawn
     assert len(lines.data[0].dimensions[0]["values"]) == figures.MOST_LINES
     assert size(slices, lines) < MOST_BYTES
@@ -217,8 +217,10 @@ def test_slices_tell_students_and_schemes_apart() -> None:
     shown = [trace for trace in figure.data if trace.showlegend]
     assert sorted(trace.name for trace in shown) == ["bag", "bilstm", "textcnn"]
     assert len({trace.marker.color for trace in shown}) == 3
-    symbols = {symbol for trace in figure.data for symbol in trace.marker.symbol}
-    assert len(symbols) == 2
+    symbols = {symbol for trace in figure.data if trace.x[0] is not None for symbol in trace.marker.symbol}
+    keys = {trace.name: trace.marker.symbol for trace in figure.data if trace.x[0] is None}
+    assert set(keys) == {"none", "offline"}
+    assert symbols == set(keys.values())
 
 
 def test_a_conditional_parameter_that_is_absent_runs_apart() -> None:

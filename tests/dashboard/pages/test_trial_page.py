@@ -55,6 +55,7 @@ def test_a_complete_trial_has_its_commands_and_artifacts(
         "kdsearch trial show states 1",
     ]
     assert any("SHA-256" in table.value.columns for table in app.dataframe)
+    assert "kdsearch trial rerun states 1 --seeds 1,2,3" in said(app, "code")
     assert len(app.get("plotly_chart")) == 4
 
 
