@@ -11,6 +11,7 @@ from kdsearch.cli import output
 from kdsearch.cli import within as ceilings
 from kdsearch.cli.front import StudyArgument
 from kdsearch.cli.options import Options
+from kdsearch.cli.progress import told
 from kdsearch.cli.within import WithinOption
 from kdsearch.core.errors import ConflictError, UsageError
 
@@ -117,10 +118,8 @@ def _export(
     output.say(f"exporting trial {trial.number} of {study.name} ({trial.student})", options=options)
     from kdsearch.export.bundle import export_student
 
-    def progress(text: str) -> None:
-        output.say(text, options=options)
-
-    return export_student(store, study, trial, to=to, on_progress=progress, **how)
+    with told(options) as tell:
+        return export_student(store, study, trial, to=to, on_progress=tell, **how)
 
 
 def _show(options: Options, manifest: Manifest, to: Path, commit: str | None) -> None:

@@ -60,24 +60,29 @@ class TrainingSpec(Frozen):
     """How students are trained; one epoch is one pass over the pools of the largest scheme."""
 
     epochs: int = Field(default=6, ge=1, le=10_000)
+    """Of every trial; after each one the student is scored on the validation pool."""
     rows_per_epoch: int | None = Field(default=None, ge=1)
     """Rows that every trial sees between two validations; None: as many as all its pools have together."""
     learning_rate: DimensionField = Field(default=Range(1e-4, 5e-3, log=True))
     batch_size: DimensionField = Field(default=Choice((32, 64)))
     seed: int = Field(default=17, ge=0, lt=2**31)
+    """Of weights, order and dropout."""
 
 
 class Ceiling(Frozen):
     """An upper bound; what lies above is infeasible."""
 
     max: float = Field(gt=0)
+    """Included."""
 
 
 class ConstraintsSpec(Frozen):
     """What a deployable student must keep to."""
 
     latency_ms: Ceiling | None = None
+    """Of the percentile that `objectives.latency` names."""
     size_mb: Ceiling | None = None
+    """10^6 bytes of the deployed model."""
 
 
 QUALITY_PATTERN = r"^(accuracy|macro_f1|f1:.+|recall@precision=0?\.\d+:.+|recall@precision=1(\.0+)?:.+)$"
@@ -96,18 +101,26 @@ class ObjectivesSpec(Frozen):
 
     quality: Annotated[str, BeforeValidator(_quality)] = "accuracy"
     latency: Literal["p50_ms", "p90_ms", "p99_ms"] = "p90_ms"
+    """Minimised: this percentile over single queries."""
 
 
 class LatencySpec(Frozen):
     """The measuring protocol (MLPerf single-stream shape)."""
 
     device: Literal["cpu", "cuda"] = "cpu"
+    """What is measured on."""
     runtime: Literal["onnx", "torch"] = "onnx"
+    """`onnx` on the CPU, `torch` on CUDA."""
     threads: int = Field(default=1, ge=1, le=256)
+    """Of the runtime."""
     batch_size: int = Field(default=1, ge=1, le=1024)
+    """Texts a query."""
     warmup: int = Field(default=20, ge=0)
+    """Queries that are not counted."""
     min_queries: int = Field(default=200, ge=10)
+    """At least so many."""
     min_seconds: float = Field(default=1.0, ge=0)
+    """At least so long."""
 
     @model_validator(mode="after")
     def _device_runtime(self) -> LatencySpec:
@@ -120,9 +133,11 @@ class BudgetSpec(Frozen):
     """When the study ends; the only section that may change when a study is resumed."""
 
     trials: int = Field(default=40, ge=1, le=1_000_000)
+    """Trial numbers; rejected, stopped and failed ones count, too."""
     epochs: int | None = Field(default=None, ge=1)
     """Epochs of all trials together; repeats of finalists are not among them."""
     hours: float | None = Field(default=None, gt=0)
+    """Of wall-clock time in which somebody works, the teacher's preparation included."""
     gpu_hours: float | None = Field(default=None, gt=0)
     """Hours of all GPUs together in which a worker held a lease."""
     failed: int = Field(default=10, ge=0)
@@ -137,7 +152,9 @@ class RungsSpec(Frozen):
     """Epochs at which trials are compared: first, first * factor, first * factor**2, ..."""
 
     first: int = Field(default=1, ge=1)
+    """Epoch of the first rung."""
     factor: int = Field(default=3, ge=2)
+    """From each rung to the next."""
 
 
 class PlateauSpec(Frozen):
@@ -153,6 +170,7 @@ class SearchSpec(Frozen):
     """What proposes the next trial, and what stops one early."""
 
     sampler: str = "tpe"
+    """What proposes the next trial."""
     pruner: str = "none"
     """What stops trials early at rungs."""
     rungs: RungsSpec = RungsSpec()
@@ -162,6 +180,7 @@ class SearchSpec(Frozen):
     """A student below this quality is worth nothing, however fast; None: that of always saying the most
     frequent label."""
     seed: int = Field(default=17, ge=0, lt=2**31)
+    """Of the sampler."""
     presets: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     """Named sets of recipes that are tried first."""
 
@@ -193,7 +212,9 @@ class StudySpec(Frozen):
     """A whole study file."""
 
     version: Literal[1]
+    """Of this format."""
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    """Lower-case letters, digits, dots, dashes and underscores, at most 63."""
     data: DataSpec
     teacher: TeacherSpec
     teachers: Annotated[tuple[HistoricalSpec, ...], BeforeValidator(_names)] = ()

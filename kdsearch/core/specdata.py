@@ -36,7 +36,9 @@ class SourceSpec(Frozen):
     """
 
     path: str = Field(min_length=1)
+    """A file, a glob of files, or an address; relative to the study file."""
     limit: int | None = Field(default=None, ge=1)
+    """At most so many rows."""
     keep_labels: Labels = None
     """Only rows with one of these labels."""
     per_class: int | None = Field(default=None, ge=1)
@@ -64,19 +66,28 @@ class AugmentSpec(Frozen):
     token: Literal["mask", "unknown"] = "mask"
     """Which of the tokenizer's tokens stands for a masked word."""
     seed: int = Field(default=17, ge=0, lt=2**31)
+    """Of all this."""
 
 
 class DataSpec(Frozen):
     """The pools. The search looks at `validation`; `test` is read once per exported trial."""
 
     train: Source
+    """What students learn from, and the teacher, if it is fine-tuned."""
     validation: Source
+    """What the search looks at; at least two classes."""
     test: Source | None = None
+    """Read once per exported trial, never by the search."""
     unlabelled: Source | None = None
+    """Further texts for distilling."""
     augmented: Annotated[AugmentSpec | None, not_empty("augmented")] = None
+    """Variants of the training texts for distilling."""
     text: str = "text"
+    """Column of the text, the same in every pool."""
     label: str = "label"
+    """Column of the label."""
     labels: Labels = None
+    """The classes in order; left out, sorted. A teacher that classifies already decides the order itself."""
     language: Literal["en", "zh"] = "en"
     """What a word is: what stands between spaces, or as rjieba cuts Chinese (extra `zh`)."""
     show_texts: bool = True

@@ -14,6 +14,7 @@ class LastLayers(Frozen):
     """Fine-tune the last k encoder layers and the classifier; the rest is frozen."""
 
     last: int = Field(ge=1)
+    """How many."""
 
 
 def _layers(value: Any) -> Any:
@@ -29,9 +30,13 @@ class FinetuneSpec(Frozen):
     """How a teacher that does not classify yet is trained, once per study."""
 
     epochs: int = Field(default=2, ge=1, le=1000)
+    """Passes over the training pool."""
     learning_rate: float = Field(default=5e-5, gt=0, le=1)
+    """Of bias-corrected AdamW, with 10 % warm-up and linear decay."""
     batch_size: int = Field(default=32, ge=1, le=4096)
+    """Texts a step."""
     layers: Annotated[Literal["all"] | LastLayers, BeforeValidator(_layers)] = "all"
+    """`all`, or `{last: 4}` for the last four encoder layers and the classifier."""
     anchors: int = Field(default=4, ge=1, le=100)
     """Checkpoints kept in order of training, at equal steps."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
@@ -46,9 +51,13 @@ class BuildSpec(Frozen):
     """A small BERT made from a configuration, its word pieces learned from the training texts."""
 
     layers: int = Field(default=2, ge=1, le=48)
+    """Encoder layers."""
     hidden: int = Field(default=128, ge=8, le=4096)
+    """Width; divisible by `heads`."""
     heads: int = Field(default=2, ge=1, le=64)
+    """Of attention."""
     vocab_size: int = Field(default=4000, ge=64, le=200_000)
+    """Word pieces, learned from the training texts."""
 
     @model_validator(mode="after")
     def _divisible(self) -> BuildSpec:
@@ -63,8 +72,11 @@ class PretrainSpec(Frozen):
     """Masked-language-model training of a built teacher on all texts but the scored ones (BERT, 3.1)."""
 
     epochs: int = Field(default=3, ge=1, le=1000)
+    """Passes over the training and unlabelled texts."""
     learning_rate: float = Field(default=5e-4, gt=0, le=1)
+    """Of AdamW."""
     batch_size: int = Field(default=64, ge=1, le=4096)
+    """Texts a step."""
     mask: float = Field(default=0.15, gt=0.0, lt=1.0)
     """Share of the tokens that are to be guessed."""
 
@@ -77,19 +89,26 @@ class JointSpec(Frozen):
     batch_size: int = Field(default=32, ge=1, le=4096)
     """Of the trajectory; a live teacher sees its student's batches."""
     learning_rate: float = Field(default=5e-5, gt=0, le=1)
+    """Of the teacher."""
 
 
 class TeacherSpec(Frozen):
     """The teacher: a local directory or Hub id, or one built from a configuration."""
 
     model: str | None = None
+    """Directory or Hub id of a transformers encoder."""
     build: BuildSpec | None = None
+    """A small BERT made on the spot."""
     logits: str | None = None
     """Logits by text, for a teacher that cannot run here; `model` or `build` gives the tokenizer."""
     max_length: int = Field(default=128, ge=4, le=8192)
+    """Word pieces per text; the rest is cut."""
     pretrain: Annotated[PretrainSpec | None, not_empty("pretrain")] = None
+    """Of a built teacher, before it is fine-tuned."""
     finetune: FinetuneSpec | None = None
+    """How it is trained if it does not classify yet; left out, it is used as it is."""
     joint: JointSpec = JointSpec()
+    """How it is trained in the joint schemes."""
     label_map: Mapping[str, str] | None = None
     """The teacher's label name -> the data's."""
 
@@ -153,6 +172,7 @@ class HistoricalSpec(Frozen):
     weight: float = Field(default=1.0, gt=0)
     """Its share in the soft target; only the ratio to the other weights counts."""
     label_map: Mapping[str, str] | None = None
+    """Of a `model`: its label names -> the data's."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> HistoricalSpec:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,6 +65,30 @@ def test_every_command_says_what_it_does(name: str) -> None:
 def test_every_command_has_an_example_that_calls_it(name: str) -> None:
     example = ALL[name].help.partition("Example:")[2]
     assert f"kdsearch {name}" in example
+
+
+EXAMPLES = [
+    (name, line.strip())
+    for name in LEAVES
+    for line in re.findall(r"Example: (.+?)(?=\n\s*\n|\Z)", ALL[name].help, flags=re.DOTALL)
+]
+
+
+@pytest.mark.parametrize(("name", "example"), EXAMPLES, ids=[example for _, example in EXAMPLES])
+def test_examples_are_command_lines_that_it_takes(
+    name: str, example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("study.yaml", "reviews.csv", "in.csv"):
+        (tmp_path / file).touch()
+    words = shlex.split(re.split(r"\s>>?\s", example)[0])
+    program = words.index("kdsearch")  # settings may stand before it
+    top, *rest = words[program + 1 :]
+    command = ALL[name]
+    arguments = rest[len(name.split()) - 1 :]
+    assert " ".join([top, *rest[: len(name.split()) - 1]]) == name
+    context = command.make_context(name, list(arguments))  # raises for what it does not take
+    assert context.params
 
 
 @pytest.mark.parametrize("name", sorted(main.COMMANDS))

@@ -204,6 +204,16 @@ def test_every_section_is_in_it(schema: dict[str, Any]) -> None:
     assert "title" not in epochs
 
 
+def test_every_key_is_explained(schema: dict[str, Any]) -> None:
+    keys = {(name, key): found for name, s in schema["$defs"].items() for key, found in _properties(s)}
+    assert [at for at, found in keys.items() if not {"description", "$ref"} & set(found)] == []
+
+
+def _properties(section: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    forms = [section, *section.get("anyOf", [])]
+    return [pair for form in forms for pair in form.get("properties", {}).items()]
+
+
 def test_it_is_printed_as_it_is_and_as_an_answer(inside: Run, schema: dict[str, Any]) -> None:
     assert json.loads(inside("schema").out) == schema
     assert inside("schema", "--json").data("schema") == schema
