@@ -57,7 +57,9 @@ def _parts(row: StudyRow) -> Iterator[str]:
 
 
 def why_ended(engine: Engine, row: StudyRow) -> str:
-    """Why a study that is done begins no further trial."""
+    """Why a study that is done begins no further trial: a person stopped it, or its budget, or its search."""
+    if row.error:
+        return row.error
     from kdsearch.core.studyfile import spec_from_json
     from kdsearch.search import ending
     from kdsearch.store import studies

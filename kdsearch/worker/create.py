@@ -14,7 +14,8 @@ import numpy as np
 from kdsearch.core.blobs import put_tree
 from kdsearch.core.errors import ConflictError, NotFoundError
 from kdsearch.core.facts import Facts
-from kdsearch.core.studyfile import StudyFile, spec_to_json
+from kdsearch.core.spec import BudgetSpec
+from kdsearch.core.studyfile import StudyFile, spec_from_json, spec_to_json
 from kdsearch.data.dataset import Dataset, Pool, load_dataset, save_dataset
 from kdsearch.data.inputs import TEACHER_FILES, Inputs
 from kdsearch.data.tokens import TokenPool, text_keys
@@ -23,7 +24,7 @@ from kdsearch.search.asking import Search
 from kdsearch.search.check import check_facts
 from kdsearch.search.plan import Plan
 from kdsearch.search.spaces import registered
-from kdsearch.store import leases, studies
+from kdsearch.store import leases, reads, studies
 from kdsearch.store.connect import Store
 from kdsearch.store.migrate import one_at_a_time
 from kdsearch.store.optuna_storage import optuna_storage
@@ -106,12 +107,24 @@ def _resume(store: Store, file: StudyFile, record: StudyRecord) -> StudyRecord:
             hint="restore them, or give the file another `name:`",
         )
     studies.reopen(store.engine, record.id)
-    studies.raise_budget(store.engine, record.id, file.spec.budget)
+    studies.raise_budget(store.engine, record.id, _budget(store, record, file))
     storage = optuna_storage(store)
     # A larger budget may hold more of the first trials; whoever claims meanwhile enqueues some, too.
     with one_at_a_time(store.engine), leases.study_turn(store.engine, record.id):
         Search.create(storage, record.optuna_name, study.plan)
     return studies.find_study(store.engine, record.name)
+
+
+def _budget(store: Store, record: StudyRecord, file: StudyFile) -> BudgetSpec:
+    """The file's where its author changed it; else what an extension made of it, and at least the file's."""
+    named = file.spec.budget
+    if named != spec_from_json(record.spec_json).budget:
+        return named
+    row = reads.study(store.engine, record.name)
+    known = {name: getattr(row, f"budget_{name}") for name in type(named).model_fields}
+    pairs = {name: (getattr(named, name), limit) for name, limit in known.items()}
+    larger = {name: limit for name, (own, limit) in pairs.items() if own is not None and (limit or 0) > own}
+    return named.model_copy(update=larger)
 
 
 def _another_file(record: StudyRecord, file: StudyFile) -> ConflictError:

@@ -33,6 +33,7 @@ from kdsearch.worker import closing, rungs
 from kdsearch.worker.claim import Claim, Claims
 from kdsearch.worker.context import Pause, Progress, Stopped, WorkerContext, WorkerOptions
 from kdsearch.worker.delivery import Delivery
+from kdsearch.worker.importance import Importances
 from kdsearch.worker.material import Material
 from kdsearch.worker.measuring import can_measure
 from kdsearch.worker.prepare import prepare
@@ -214,6 +215,7 @@ class _Worker:
         storage = optuna_storage(context.store)
         self.search = Search.open(storage, context.study.optuna_name, context.plan)
         self.claims = Claims(self.material, self.search, can_measure=measures)
+        self.importances = Importances(context)
         self.begun = 0
         if not measures:
             log.warning("this machine is not the study's measuring profile: it trains, it never measures")
@@ -237,6 +239,7 @@ class _Worker:
     def _claim(self) -> Claim:
         """What is next; may be repeated after any outage."""
         self._tell_what_is_untold()
+        self.importances.look()
         claim = self.claims.take()
         if claim == "close":
             closing.put_standings(self.material)
@@ -245,6 +248,7 @@ class _Worker:
             self._conclude_what_was_stopped()
             self._tell_what_is_untold()  # closing has given up what was paused
             closing.drop_checkpoints(self.material)
+            self.importances.look(at_end=True)
         return claim
 
     def _conclude_what_was_stopped(self) -> None:

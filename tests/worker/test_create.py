@@ -14,7 +14,7 @@ from sqlalchemy import text
 from kdsearch.core.errors import ConflictError, DataError, StudyFileError
 from kdsearch.core.studyfile import StudyFile
 from kdsearch.search import check
-from kdsearch.store import reads
+from kdsearch.store import controls, reads
 from kdsearch.store.connect import Store
 from kdsearch.store.optuna_storage import optuna_storage
 from kdsearch.worker import create as create_module
@@ -94,6 +94,19 @@ def test_the_budget_may_change(store: Store, write_study: Write) -> None:
     create_or_resume(store, write_study(trials=5), on_progress=quiet)
     create_or_resume(store, write_study(trials=7), on_progress=quiet)
     assert reads.study(store.engine, "tiny").budget_trials == 7
+
+
+def test_an_extension_outlives_the_same_file(store: Store, write_study: Write) -> None:
+    file = write_study(trials=5)
+    create_or_resume(store, file, on_progress=quiet)
+    controls.extend(store.engine, "tiny", trials=3)
+    create_or_resume(store, file, on_progress=quiet)
+    assert reads.study(store.engine, "tiny").budget_trials == 8
+    controls.stop(store.engine, "tiny")
+    assert reads.study(store.engine, "tiny").budget_trials == 1
+    create_or_resume(store, file, on_progress=quiet)  # whoever runs the file again wants it to go on
+    row = reads.study(store.engine, "tiny")
+    assert (row.state, row.error, row.budget_trials) == ("open", None, 5)
 
 
 def test_other_texts_under_the_same_path_are_a_conflict(
