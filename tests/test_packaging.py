@@ -79,7 +79,11 @@ def test_the_wheel_holds_what_is_needed_at_run_time(wheel: Path) -> None:
         for p in (ROOT / top).rglob("*.py")
     }
     assert code - names == set()
-    assert {"kdsearch/store/queries.sql", "dashboard/.streamlit/config.toml"} <= names
+    assert {
+        "kdsearch/store/queries.sql",
+        "kdsearch/store/roles.sql",
+        "dashboard/.streamlit/config.toml",
+    } <= names
     assert any(n.startswith("kdsearch/store/migrations/versions/") for n in names)
     assert any(n.endswith("licenses/LICENSE") for n in names)
     assert {n.split("/")[0].split("-")[0] for n in names} == {"kdsearch", "dashboard"}
