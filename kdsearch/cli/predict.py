@@ -92,7 +92,7 @@ def _answer(
         _write(options, answers, to)
     elif options.json:
         _show_json(options, predictor, answers)
-    elif as_table and not options.quiet:
+    elif options.csv or (as_table and not options.quiet):
         from kdsearch.export.tables import as_csv
 
         output.write(as_csv(_record(row, found) for row, found in answers))

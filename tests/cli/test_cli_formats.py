@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from kdsearch.cli import errors, output
+from kdsearch.cli import errors, output, predict
+from kdsearch.cli.options import Options
+from kdsearch.export.tables import Row
 
 Run = Callable[..., Any]
 
@@ -92,6 +95,14 @@ def test_a_format_before_the_command_holds_unless_the_command_has_one(inside: Ru
 def test_what_counts_as_asking_for_json() -> None:
     assert errors.wants_json(["best", "--format", "json"])
     assert not errors.wants_json(["best", "json", "--format", "csv"])
+
+
+def test_predictions_as_csv(capsys: pytest.CaptureFixture[str]) -> None:
+    said = SimpleNamespace(label="spam", probability=0.75)
+    predictor: Any = SimpleNamespace(predict=lambda texts: [said for _ in texts])
+    rows = [Row("free, prize", {"text": "free, prize"})]
+    predict._answer(Options(form="csv"), predictor, rows, None, as_table=False)
+    assert capsys.readouterr().out == 'text,prediction,probability\n"free, prize",spam,0.75\n'
 
 
 def test_a_table_of_nested_values() -> None:
