@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +30,9 @@ from kdsearch.export.formats import FORMATS
 from kdsearch.export.manifest import Manifest, Quantised
 from kdsearch.export.predict import Predictor
 from kdsearch.store import reads
-from kdsearch.store.connect import open_store, resolve_home
+from kdsearch.store.connect import open_store
 from kdsearch.store.reads import TrialRow
+from kdsearch.store.statefolder import resolve_home
 
 FloatArray = npt.NDArray[np.float64]
 ROOT = Path(__file__).resolve().parents[1]
@@ -148,7 +149,7 @@ def _exports(study: str, work: Path) -> dict[str, tuple[Path, Manifest]]:
         row = reads.study(store.engine, study)
         complete = [trial for trial in reads.trials(store.engine, row.id) if trial.state == "complete"]
         found = {}
-        for name in STUDENTS:
+        for name in [each for each in STUDENTS if each in {trial.student for trial in complete}]:
             trial = max((each for each in complete if each.student == name), key=_quality)
             made = export_student(store, row, trial, to=work / name, formats=tuple(FORMATS))
             found[name] = (work / name, made)
@@ -172,7 +173,7 @@ def _doors(folder: Path, python: Path, texts: list[str]) -> Iterator[Door]:
         yield Door(name, np.array([[answer[label] for label in labels] for answer in answers]))
 
 
-def _said(argv: list[str | Path], stdin: str) -> str:
+def _said(argv: Sequence[str | Path], stdin: str) -> str:
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT) if argv[0] == sys.executable else ""}
     done = subprocess.run(
         [*map(str, argv)], input=stdin, capture_output=True, text=True, env=env, cwd="/", check=False

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 1024
 Answers = Iterator[tuple["Row", "Prediction"]]
 
+FolderArgument = Annotated[
+    Path, typer.Argument(metavar="DIR", help="What `kdsearch export` made.", show_default=False)
+]
 RuntimeOption = Annotated[
     str, typer.Option("--runtime", metavar="NAME", help="onnx or onnx-int8; by default the first there is.")
 ]
@@ -30,9 +33,7 @@ RuntimeOption = Annotated[
 
 def predict(
     options: Options,
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="What `kdsearch export` made.", show_default=False)
-    ],
+    folder: FolderArgument,
     texts: Annotated[
         list[str] | None,
         typer.Argument(metavar="TEXT", help="Texts; without any, stdin line by line.", show_default=False),
@@ -64,9 +65,13 @@ def predict(
     from kdsearch.export.tables import whole
 
     predictor = Predictor.open(folder, runtime=runtime, threads=threads)
-    with _progress(options, shown=file is not None and to is not None) as on_share:
-        rows = whole(_rows(texts, file, column, on_share))
-        _answer(options, predictor, rows, to, as_table=file is not None)
+    if to is None:
+        rows = whole(_rows(texts, file, column, lambda _: None))
+        _answer(options, predictor, rows, as_table=file is not None)
+        return
+    with _progress(options, shown=file is not None) as on_share:
+        count = _write(_answers(predictor, whole(_rows(texts, file, column, on_share))), to)
+    _tell(options, count, to)
 
 
 @contextmanager
@@ -84,18 +89,15 @@ def _progress(options: Options, *, shown: bool) -> Iterator[Callable[[float], No
         yield lambda share: progress.update(bar, completed=share)
 
 
-def _answer(
-    options: Options, predictor: Predictor, rows: Iterable[Row], to: Path | None, *, as_table: bool
-) -> None:
+def _answer(options: Options, predictor: Predictor, rows: Iterable[Row], *, as_table: bool) -> None:
     answers = _answers(predictor, rows)
-    if to is not None:
-        _write(options, answers, to)
-    elif options.json:
+    if options.json:
         _show_json(options, predictor, answers)
     elif options.csv or (as_table and not options.quiet):
-        from kdsearch.export.tables import as_csv
+        from kdsearch.export.tables import csv_parts
 
-        output.write(as_csv(_record(row, found) for row, found in answers))
+        for part in csv_parts(_record(row, found) for row, found in answers):
+            output.write(part)
     else:
         _show_lines(options, answers)
 
@@ -139,7 +141,8 @@ def _record(row: Row, found: Prediction) -> Mapping[str, Any]:
     return {**row.fields, "prediction": found.label, "probability": round(found.probability, 6)}
 
 
-def _write(options: Options, answers: Answers, to: Path) -> None:
+def _write(answers: Answers, to: Path) -> int:
+    """How many predictions were written."""
     from kdsearch.export.tables import writing
 
     count = 0
@@ -147,6 +150,10 @@ def _write(options: Options, answers: Answers, to: Path) -> None:
         for row, found in answers:
             add(_record(row, found))
             count += 1
+    return count
+
+
+def _tell(options: Options, count: int, to: Path) -> None:
     if options.json:
         output.show(options, "predict", {"to": str(to), "rows": count}, human=list)
     else:

@@ -196,8 +196,23 @@ WRITERS: dict[str, Callable[[IO[str]], Callable[[Mapping[str, Any]], None]]] = {
 
 def as_csv(records: Iterable[Mapping[str, Any]]) -> str:
     """Records as CSV text."""
+    return "\n".join(csv_parts(records))
+
+
+def csv_parts(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """CSV text of some records at a time, without its last line break."""
     buffer = io.StringIO(newline="")
     write = delimited_writer(buffer)
-    for record in records:
+    for number, record in enumerate(records, start=1):
         write(record)
-    return buffer.getvalue().replace("\r\n", "\n").rstrip("\n")
+        if number % ROWS_AT_ONCE == 0:
+            yield _taken(buffer)
+    if buffer.tell():
+        yield _taken(buffer)
+
+
+def _taken(buffer: io.StringIO) -> str:
+    text = buffer.getvalue().replace("\r\n", "\n").removesuffix("\n")
+    buffer.seek(0)
+    buffer.truncate()
+    return text

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdsearch.core.errors import DataError, UsageError
-from kdsearch.export.tables import as_csv, lines, read_texts, writing
+from kdsearch.export.tables import as_csv, csv_parts, lines, read_texts, writing
 
 AWKWARD = ["plain", 'with, comma and "quotes"', "two\nlines", "tab\there", "", "垃圾 短信", "{[=;"]
 RECORDS = [
@@ -93,6 +93,10 @@ def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
 def test_csv_text_is_csv() -> None:
     rows = list(csv.DictReader(as_csv(RECORDS).splitlines(keepends=True)))
     assert [row["text"] for row in rows] == AWKWARD
+    many = [{"text": f"a {i}"} for i in range(3000)]
+    parts = list(csv_parts(many))
+    assert len(parts) == 3 and "\n".join(parts) == as_csv(many) and as_csv([]) == ""
+    assert as_csv(many).splitlines() == ["text", *(record["text"] for record in many)]
     nested = as_csv([{"text": "a", "meta": {"k": [1]}, "flag": True}])
     row = next(csv.DictReader(nested.splitlines()))
     assert json.loads(row["meta"]) == {"k": [1]} and json.loads(row["flag"]) is True
