@@ -26,6 +26,13 @@ Answers = Iterator[tuple["Row", "Prediction"]]
 FolderArgument = Annotated[
     Path, typer.Argument(metavar="DIR", help="What `kdsearch export` made.", show_default=False)
 ]
+FileOption = Annotated[
+    Path | None,
+    typer.Option("--file", metavar="FILE", help="csv, tsv, jsonl or txt (each also .gz), or parquet."),
+]
+ToOption = Annotated[
+    Path | None, typer.Option("--to", metavar="FILE", help="Write here: csv, tsv or jsonl (each also .gz).")
+]
 RuntimeOption = Annotated[
     str, typer.Option("--runtime", metavar="NAME", help="onnx or onnx-int8; by default the first there is.")
 ]
@@ -38,14 +45,8 @@ def predict(
         list[str] | None,
         typer.Argument(metavar="TEXT", help="Texts; without any, stdin line by line.", show_default=False),
     ] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option("--file", metavar="FILE", help="csv, tsv, jsonl or txt (each also .gz), or parquet."),
-    ] = None,
-    to: Annotated[
-        Path | None,
-        typer.Option("--to", metavar="FILE", help="Write here: csv, tsv or jsonl (each also .gz)."),
-    ] = None,
+    file: FileOption = None,
+    to: ToOption = None,
     column: Annotated[str, typer.Option("--text", metavar="NAME", help="Column of the text.")] = "text",
     runtime: RuntimeOption = "",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of onnxruntime.")] = 1,

@@ -195,7 +195,7 @@ def _int8_verdict(found: Quantised) -> str:
     size = found.latency.size_mb / found.float_latency.size_mb
     speed = "faster" if found.ratio < 1 else "slower"
     times = 1 / found.ratio if found.ratio < 1 else found.ratio
-    pace = "as fast as float32" if 0.95 <= found.ratio <= 1.05 else f"{times:.2f} times {speed} than float32"
+    pace = "as fast as float32" if 0.9 <= found.ratio <= 1.1 else f"{times:.2f} times {speed} than float32"
     value, low, high = found.difference
     worth = "its quality is not told apart from that of float32"
     if high < 0 or low > 0:

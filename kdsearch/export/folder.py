@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from transformers import PreTrainedTokenizerFast
 
 from kdsearch.export import standalone
-from kdsearch.export.formats import HF, INT8, ONNX, TORCH
+from kdsearch.export.formats import HF, INT8, ONNX, TORCH, TORCH_FOLDER
 from kdsearch.export.manifest import MODEL, TOKENIZER
 from kdsearch.export.quantise import quantise
 from kdsearch.export.sources import modeling_source, student_source
@@ -100,7 +100,7 @@ def _write_int8(folder: Path, parcel: Parcel) -> None:
 
 
 def _write_torch(folder: Path, parcel: Parcel) -> None:
-    made, to, student = parcel.work / "torch", folder / "torch", parcel.saved.student
+    made, to, student = parcel.work / TORCH_FOLDER, folder / TORCH_FOLDER, parcel.saved.student
     save_student(student, made, parcel.saved.labels)
     to.mkdir()
     for path in made.iterdir():

@@ -18,6 +18,8 @@ class Format:
 
 
 HF, ONNX, INT8, TORCH = "hf", "onnx", "onnx-int8", "torch"
+TORCH_FOLDER = "pytorch"
+"""Not `torch`: beside predict.py such a folder passes for the package where that is not installed."""
 FORMATS: dict[str, Format] = {
     HF: Format(
         ("config.json", "model.safetensors", "tokenizer_config.json"),
@@ -26,7 +28,7 @@ FORMATS: dict[str, Format] = {
     ONNX: Format(("onnx/model.onnx",), "onnxruntime, float32"),
     INT8: Format(("onnx/model_int8.onnx",), "onnxruntime, 8-bit weights: smaller, measured apart"),
     TORCH: Format(
-        ("torch/model.safetensors", "torch/student.json", "torch/student.py"),
+        ("pytorch/model.safetensors", "pytorch/student.json", "pytorch/student.py"),
         "torch without transformers and kdsearch: weights, and the code that rebuilds the student",
     ),
 }

@@ -12,15 +12,16 @@ from typing import Any
 
 import torch
 
+from kdsearch.export.formats import TORCH_FOLDER
 from kdsearch.export.verify import FloatArray, IntArray, Run
 
 NAME = "kdsearch_exported_code"
 
 
 def torch_run(folder: Path) -> Run:
-    """The student that `torch/student.py` loads."""
-    with _loaded(folder / "torch" / "student.py") as module:
-        student = module.load(folder / "torch")
+    """The student that `pytorch/student.py` loads."""
+    with _loaded(folder / TORCH_FOLDER / "student.py") as module:
+        student = module.load(folder / TORCH_FOLDER)
     return _run(lambda ids, mask: student(ids, mask)[0])
 
 

@@ -222,7 +222,7 @@ class Packing:
 
     def _own_code(self, folder: Path) -> dict[str, Run]:
         """What the code that goes with the folder loads."""
-        found = {"torch/student.py": torch_run(folder)} if TORCH in self.formats else {}
+        found = {"pytorch/student.py": torch_run(folder)} if TORCH in self.formats else {}
         return {**found, MODELING: modeling_run(folder)} if self.self_contained else found
 
     def _alone(self, run: Run, rows: list[list[int]]) -> FloatArray:

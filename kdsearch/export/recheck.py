@@ -16,7 +16,7 @@ import numpy as np
 
 from kdsearch.core.errors import DataError, VerificationError
 from kdsearch.core.records import Scores
-from kdsearch.export.formats import HF, TORCH
+from kdsearch.export.formats import HF, TORCH, TORCH_FOLDER
 from kdsearch.export.manifest import MANIFEST, Evaluation, Manifest, check_manifest, hash_files
 from kdsearch.export.predict import FloatArray, Predictor
 from kdsearch.export.standalone import RUNTIMES, check_examples, read_examples
@@ -111,7 +111,7 @@ def _weights(folder: Path, manifest: Manifest, name: str, examples: dict[str, An
 
     readers: dict[str, Callable[[], Any]] = {
         HF: lambda: read_student(folder),
-        TORCH: lambda: load_student(folder / "torch").student,
+        TORCH: lambda: load_student(folder / TORCH_FOLDER).student,
     }
     run, tokenizer = (
         student_run(readers[name]()),

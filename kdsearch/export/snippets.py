@@ -71,16 +71,16 @@ def _remote_code(manifest: Manifest) -> str:
 def _torch(manifest: Manifest) -> str:
     return _block(
         "With torch, safetensors and tokenizers, without transformers and kdsearch "
-        "(a `bert_small` needs transformers); this runs `torch/student.py`:",
+        "(a `bert_small` needs transformers); this runs `pytorch/student.py`:",
         "import json\n"
         "import runpy\n"
         "import torch\n"
         "from tokenizers import Tokenizer\n\n"
-        'student = runpy.run_path("torch/student.py")["load"]()\n'
+        'student = runpy.run_path("pytorch/student.py")["load"]()\n'
         'ids = torch.tensor([Tokenizer.from_file("tokenizer.json").encode("a text").ids])\n'
         "with torch.inference_mode():\n"
         "    logits = student(ids, torch.ones_like(ids))[0]\n"
-        'labels = json.load(open("torch/student.json", encoding="utf-8"))["labels"]\n'
+        'labels = json.load(open("pytorch/student.json", encoding="utf-8"))["labels"]\n'
         "print(labels[int(logits.argmax())])",
     )
 

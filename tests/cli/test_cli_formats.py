@@ -101,7 +101,7 @@ def test_predictions_as_csv(capsys: pytest.CaptureFixture[str]) -> None:
     said = SimpleNamespace(label="spam", probability=0.75)
     predictor: Any = SimpleNamespace(predict=lambda texts: [said for _ in texts])
     rows = [Row("free, prize", {"text": "free, prize"})]
-    predict._answer(Options(form="csv"), predictor, rows, None, as_table=False)
+    predict._answer(Options(form="csv"), predictor, rows, as_table=False)
     assert capsys.readouterr().out == 'text,prediction,probability\n"free, prize",spam,0.75\n'
 
 

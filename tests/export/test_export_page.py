@@ -65,5 +65,5 @@ def test_formats_and_files_are_those_of_the_code() -> None:
     for name, found in FORMATS.items():
         words = set(re.findall(r"[\w./]+", rows[name]))
         assert {f for f in found.files if f not in words and f.rpartition("/")[2] not in words} <= {
-            "torch/model.safetensors"  # "weights" in the table
+            "pytorch/model.safetensors"  # "weights" in the table
         }

@@ -130,7 +130,7 @@ def test_an_earlier_export_still_verifies_and_predicts(exported: Path, tmp_path:
     del data["lineage"]["teacher_hub_id"]
     for name in ("example_inputs.json", "predict.py", "modeling_kdsearch.py"):
         (exported / name).unlink()
-    shutil.rmtree(exported / "torch")
+    shutil.rmtree(exported / "pytorch")
     (exported / "onnx/model_int8.onnx").unlink()
     data |= {"format": 1, "files": hash_files(exported)}
     (exported / "kdsearch.json").write_text(json.dumps(data))

@@ -46,14 +46,14 @@ import json, runpy
 import torch
 from tokenizers import Tokenizer
 folder, texts = sys.argv[1], json.loads(sys.argv[2])
-student = runpy.run_path(folder + "/torch/student.py")["load"]()
+student = runpy.run_path(folder + "/pytorch/student.py")["load"]()
 tokenizer = Tokenizer.from_file(folder + "/tokenizer.json")
 answers = []
 for text in texts:
     ids = torch.tensor([tokenizer.encode(text).ids])
     with torch.no_grad():
         scores = student(ids, torch.ones_like(ids))[0].softmax(1)[0].tolist()
-    answers.append(dict(zip(json.load(open(folder + "/torch/student.json"))["labels"], scores)))
+    answers.append(dict(zip(json.load(open(folder + "/pytorch/student.json"))["labels"], scores)))
 print(json.dumps(answers))
 """
 
@@ -130,7 +130,7 @@ def test_the_code_is_short_complete_and_kdsearch_s_own(make, written) -> None:
 def test_without_being_asked_no_code_goes_along(written) -> None:
     folder, _ = written("bag", ("hf", "onnx"))
     assert "auto_map" not in json.loads((folder / "config.json").read_text())
-    assert not (folder / folders.MODELING).exists() and not (folder / "torch").exists()
+    assert not (folder / folders.MODELING).exists() and not (folder / "pytorch").exists()
     kdsearch_names = {path.name for path in folder.rglob("*.py")}
     assert kdsearch_names == {"predict.py"}
 
@@ -139,12 +139,12 @@ def test_an_export_proves_the_code(world, tmp_path: Path, monkeypatch: pytest.Mo
     number = world.complete("textcnn")
     trial = (world.store, world.study, world.trial(number))
     made = export_student(*trial, to=tmp_path / "good", formats=("hf", "torch"), self_contained=True)
-    assert made.self_contained and {"modeling_kdsearch.py", "torch/student.py"} <= set(made.files)
+    assert made.self_contained and {"modeling_kdsearch.py", "pytorch/student.py"} <= set(made.files)
     wrong = student_source(world.student("textcnn")).replace(
         "* attention_mask_BT", "* 1.01 * attention_mask_BT"
     )
     monkeypatch.setattr(folders, "student_source", lambda student: wrong)
-    with pytest.raises(VerificationError, match=r"torch/student\.py against torch"):
+    with pytest.raises(VerificationError, match=r"pytorch/student\.py against torch"):
         export_student(*trial, to=tmp_path / "bad", formats=("hf", "torch"))
     with pytest.raises(UsageError, match="hf"):
         export_student(*trial, to=tmp_path / "no", formats=("onnx",), self_contained=True)
