@@ -162,8 +162,8 @@ def _show_importance(snapshot: Snapshot) -> None:
     at = max(row.at for row in found)
     st.caption(
         f"Over {wording.plural(max(row.num_trials for row in found), 'complete trial')}, worked out "
-        f"{at:%Y-%m-%d %H:%M} UTC; for the whole study, whatever the filters say. The bars of an "
-        "objective sum to one."
+        f"{at:%Y-%m-%d %H:%M} UTC; for the whole study, whatever the filters say. The shares of an "
+        "objective sum to one; parameters below half a percent are left out."
     )
 
 

@@ -19,6 +19,8 @@ from kdsearch.core.space import Scalar
 from kdsearch.store.reads import StudyRow
 
 MOST_BARS = 15
+LEAST_SHARE = 0.005
+"""A parameter that matters less for every objective has no bar."""
 MOST_IN_SLICES = 600
 """Points of each small chart."""
 MOST_LINES = 1000
@@ -42,7 +44,8 @@ def importance(by_objective: Mapping[str, Mapping[str, float]]) -> go.Figure:
     for found in shares.values():
         for name, share in found.items():
             total[name] = total.get(name, 0.0) + share
-    names = sorted(total, key=lambda name: -total[name])[:MOST_BARS]
+    told = [name for name in total if any(own.get(name, 0.0) >= LEAST_SHARE for own in shares.values())]
+    names = sorted(told, key=lambda name: -total[name])[:MOST_BARS]
     for place, (objective, found) in enumerate(shares.items()):
         figure.add_bar(
             x=[found.get(name, 0.0) for name in names],
