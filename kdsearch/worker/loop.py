@@ -265,7 +265,7 @@ class _Worker:
         try:
             run_trial(self.material, lease, self.pulse, self.delivery, judge)
         except LeaseLostError:
-            log.warning("another worker has this trial now", trial=lease.number)
+            log.warning("another worker has this trial now, or the study was stopped", trial=lease.number)
 
     def _tell_what_is_untold(self) -> None:
         """Tell Optuna what is on record; a crash between the two heals here, in any worker."""

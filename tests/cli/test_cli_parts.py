@@ -17,6 +17,7 @@ from kdsearch.cli.run import placements, resume_command
 from kdsearch.cli.worker import StopSignals, checked_device, stop_question
 from kdsearch.core.errors import NotFoundError, NothingFeasibleError, UsageError
 from kdsearch.core.pareto import front
+from kdsearch.core.records import Standing
 
 
 @dataclass
@@ -61,6 +62,18 @@ def test_best_filters_first_and_breaks_ties_by_latency() -> None:
     rows = [Row(0, 0.99, 9.0), Row(1, 0.9, 3.0), Row(2, 0.9, 2.0), Row(3, 0.8, 1.0)]
     assert within.best_of(rows, within.Within(latency_ms=5.0), study="s").number == 2
     assert within.best_of(rows, within.Within(), study="s").number == 0
+
+
+def standing(number: int, quality: float, *seeds: int) -> Standing:
+    return Standing(number=number, quality=quality, low=0.0, high=1.0, on_front=0.5, seeds=seeds)
+
+
+def test_means_of_finalists_decide_alone_and_one_trial_that_was_trained_again_does_not() -> None:
+    rows = [Row(0, 0.99, 9.0), Row(1, 0.9, 3.0), Row(2, 0.8, 2.0)]
+    finalists = [standing(1, 0.85, 1, 2), standing(2, 0.86, 1, 2)]
+    assert within.best_of(rows, within.Within(), study="s", standings=finalists).number == 2
+    one_again = [standing(0, 0.99, 1), standing(1, 0.91, 1, 2), standing(2, 0.8, 1)]
+    assert within.best_of(rows, within.Within(), study="s", standings=one_again).number == 0
 
 
 def test_best_takes_only_what_is_complete_and_feasible() -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from kdsearch.cli.asked import export_asked
 from kdsearch.core.errors import VerificationError
 from kdsearch.core.studyfile import StudyFile
-from kdsearch.store import controls, reads, requests
+from kdsearch.store import controls, reads, requests, telling
 from kdsearch.store.connect import Store
 from kdsearch.store.requests import RequestRow
 from kdsearch.worker.context import WorkerOptions
@@ -201,7 +201,26 @@ def test_a_drained_worker_leaves_and_its_trial_waits(
     assert reads.workers(store.engine, study_id)[0].state == "retired"
 
 
-def test_a_stopped_study_ends_under_its_worker_and_says_how_sure_its_front_is(
+def test_a_stopped_study_ends_under_its_worker(
+    store: Store, write_study: Write, options: WorkerOptions
+) -> None:
+    study_id = create_or_resume(store, write_study(trials=1, epochs=500), on_progress=lambda _: None).id
+    outcome: list[str] = []
+    quick = replace(options, lease_s=3.0)
+    worker = threading.Thread(
+        target=lambda: outcome.append(work(store, "tiny", options=quick, should_stop=never))
+    )
+    worker.start()
+    wait_for(lambda: bool(reads.trials(store.engine, study_id, "running")))
+    assert controls.stop(store.engine, "tiny") == [0]
+    worker.join(timeout=300)
+    assert outcome == ["done"]
+    row = reads.trial(store.engine, study_id, 0)
+    assert (row.state, row.artifact) == ("stopped", None)
+    assert telling.untold(store.engine, study_id) == []
+
+
+def test_whoever_comes_to_a_stopped_study_says_how_sure_its_front_is(
     store: Store, write_study: Write, finish: Finish, options: WorkerOptions
 ) -> None:
     finish(write_study(trials=2, epochs=1))
