@@ -32,7 +32,10 @@ def show() -> None:
             st.info(frame.NO_STUDIES)
             return
         _table()
-        name = frame.pick_study([study.name for study in studies])
+        heading, picker = st.columns([3, 2], vertical_alignment="center")
+        with picker:
+            name = frame.pick_study([study.name for study in studies])
+        heading.subheader(wording.plain(name))
         pulse = source.load_pulse(name)
         _show(source.load_snapshot(name, pulse), pulse)
 
@@ -48,17 +51,18 @@ def _table() -> None:
         st.dataframe(
             rows,
             hide_index=True,
-            key="studies",
+            key="studies-table",
             column_config=CONFIG,
             alt="Every study, newest first.",
             on_select=lambda: _pick([str(each["study"]) for each in rows]),
             selection_mode="single-row",
+            placeholder=wording.NONE,
         )
         st.caption("A click at the left end of a row picks the study for every page.")
 
 
 def _pick(names: list[str]) -> None:
-    rows = st.session_state["studies"]["selection"]["rows"]
+    rows = st.session_state["studies-table"]["selection"]["rows"]
     if rows:
         frame.pick("study", names[rows[0]])
 
@@ -68,7 +72,7 @@ def row(study: StudyRow, pulse: Pulse, best: Best | None) -> dict[str, Any]:
     return {
         "study": study.name,
         "state": pulse.state,
-        "progress": min(1.0, pulse.num_finished / pulse.budget_trials),
+        "progress": round(min(1.0, pulse.num_finished / pulse.budget_trials), 2),
         "trials": f"{pulse.num_finished:,} of {pulse.budget_trials:,}",
         "objective": study.quality_name,
         "best": None if best is None else best.quality,
@@ -95,7 +99,6 @@ def spent(study: StudyRow) -> str:
 
 def _show(snapshot: Snapshot, pulse: Pulse) -> None:
     study = snapshot.study
-    st.subheader(wording.plain(study.name))
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(frame.progress(pulse), width="content")
         st.page_link(

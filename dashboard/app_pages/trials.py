@@ -38,20 +38,10 @@ def _draw(snapshot: Snapshot) -> None:
         return
     kept = _filter(trials)
     rows = table(kept)
-    st.caption(f"{len(kept):,} of {wording.plural(len(trials), 'trial')}")
-    numbers = kept.number
-    st.dataframe(
-        rows,
-        hide_index=True,
-        key="trials",
-        height=560,
-        column_config=CONFIG,
-        on_select=lambda: _pick(numbers.tolist()),
-        selection_mode="single-row",
-        alt="Every trial that the filters leave, by number.",
-    )
+    numbers = kept.number.tolist()
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        picked = frame.pick_trial(snapshot, "Trial (click the left end of a row, or type)")
+        with st.container(width=260):
+            picked = frame.pick_trial(snapshot, "Trial (click the left end of a row, or type)")
         if picked is not None:
             frame.link_to_trial(snapshot.study.name, picked, f"Open trial {picked}")
         st.download_button(
@@ -62,10 +52,22 @@ def _draw(snapshot: Snapshot) -> None:
             icon=":material/download:",
             on_click="ignore",
         )
+        st.caption(f"{len(kept):,} of {wording.plural(len(trials), 'trial')}")
+    st.dataframe(
+        rows,
+        hide_index=True,
+        key="trials-table",
+        height=600,
+        column_config=CONFIG,
+        on_select=lambda: _pick(numbers),
+        selection_mode="single-row",
+        placeholder=wording.NONE,
+        alt="Every trial that the filters leave, by number.",
+    )
 
 
 def _pick(numbers: list[int]) -> None:
-    rows = st.session_state["trials"]["selection"]["rows"]
+    rows = st.session_state["trials-table"]["selection"]["rows"]
     if rows:
         frame.pick("trial", numbers[rows[0]])
 
@@ -81,12 +83,18 @@ def _filter(trials: TrialColumns) -> TrialColumns:
             ("Chosen by", "origins", trials.origin),
         ):
             options = sorted(set(column), key=lambda name: (ORDER.index(name) if name in ORDER else 0, name))
-            asked = st.pills(label, options, selection_mode="multi", key=key, bind="query-params")
+            asked = st.pills(
+                label, options, selection_mode="multi", key=key, bind="query-params", format_func=_short
+            )
             if asked:
                 kept &= np.isin(column, asked)
         if st.toggle("Feasible only", key="feasible", bind="query-params"):
             kept &= trials.feasible
     return trials.where(kept)
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("preset:")
 
 
 def table(trials: TrialColumns) -> dict[str, Any]:
@@ -108,7 +116,7 @@ def table(trials: TrialColumns) -> dict[str, Any]:
         "agreement": trials.agreement,
         "epochs": trials.epochs_run,
         "training (s)": trials.train_seconds,
-        "chosen by": trials.origin,
+        "chosen by": [_short(str(origin)) for origin in trials.origin],
         "ended": trials.finished_at,
     }
 

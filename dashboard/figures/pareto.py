@@ -26,6 +26,8 @@ MAX_SVG_POINTS = 1000
 """Above this many points the cloud is drawn by WebGL."""
 UNFINISHED = {"running": "hourglass", "paused": "bowtie"}
 HEIGHT = 540
+FEW = 8
+"""With fewer points the quality axis holds all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,10 +285,39 @@ def _limit(drawn: Drawn) -> float | None:
     return min((ms for ms in (view.within_ms, studies.limit_ms(study)) if ms is not None), default=None)
 
 
+def _heights(drawn: Drawn) -> tuple[float, float] | None:
+    """Where the quality axis begins and ends: failures far below would squeeze what is compared.
+
+    None leaves it to Plotly; a double click shows everything.
+    """
+    known = drawn.y[drawn.finished]
+    if len(known) < FEW:
+        return None
+    teacher = drawn.snapshot.study.teacher
+    own = None if teacher is None else fronts.of_teacher(drawn.view.quality, teacher.scores, teacher.latency)
+    wanted = [
+        float(np.quantile(known, 0.25)),
+        *drawn.y[list(drawn.front)].tolist(),
+        *([] if own is None else [own]),
+    ]
+    low, high = min(wanted), max(float(known.max()), *wanted)
+    margin = max(0.35 * (high - low), 0.01)
+    return max(low - margin, float(known.min()) - margin / 3), high + margin / 3
+
+
+def _say_what_is_below(figure: go.Figure, drawn: Drawn, low: float) -> None:
+    below = int((drawn.y[drawn.finished] < low).sum())
+    if below:
+        figure.add_annotation(
+            xref="paper", yref="paper", x=0.01, y=0.01, xanchor="left", yanchor="bottom", showarrow=False,
+            text=f"{wording.plural(below, 'trial')} further down: double-click", font={"color": GREY},
+        )  # fmt: skip
+
+
 def _ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10 and so on within a range; over more than three decades the tens alone."""
+    """1, 2, 5, 10 and so on within a range; over more than four decades the tens alone."""
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    digits = (1, 2, 5) if np.log10(high / low) <= 3 else (1,)
+    digits = (1, 2, 5) if np.log10(high / low) <= 4 else (1,)
     ticks = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
     return [tick for tick in ticks if low <= tick <= high]
 
@@ -312,9 +343,14 @@ def _lay_out(figure: go.Figure, drawn: Drawn, ink: Ink) -> None:
             "tickvals": ticks,
             "ticktext": [wording.count(tick) if tick >= 1000 else f"{tick:g}" for tick in ticks],
         }
+    up: dict[str, Any] = {"title": name if view.quality.name == "quality" else view.quality.label}
+    heights = _heights(drawn)
+    if heights is not None:
+        up["range"] = heights
+        _say_what_is_below(figure, drawn, heights[0])
     figure.update_layout(
         xaxis=across,
-        yaxis={"title": name if view.quality.name == "quality" else view.quality.label},
+        yaxis=up,
         hovermode="closest",
         dragmode="zoom",
         clickmode="event+select",

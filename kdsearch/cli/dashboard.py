@@ -25,6 +25,7 @@ from kdsearch.core.errors import KdsearchError, UsageError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 START_S = 60.0
+LOOK = {"primaryColor": "#0072B2", "paddingTop": "4rem"}
 StudyArgument = Annotated[
     str | None,
     typer.Argument(
@@ -139,6 +140,9 @@ def _command(app: Path, host: str, port: int) -> list[str]:
         "browser.gatherUsageStats": "false",
         "client.toolbarMode": "viewer",
         "client.showErrorDetails": "none",
+    }
+    settings |= {
+        f"theme.{theme}.{name}": value for theme in ("light", "dark") for name, value in LOOK.items()
     }
     flags = [f"--{name}={value}" for name, value in settings.items()]
     return [sys.executable, "-P", "-m", "streamlit", "run", str(app), *flags]

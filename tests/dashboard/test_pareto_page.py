@@ -84,6 +84,17 @@ def test_filters_that_leave_nothing_say_so(open_app: Open, sms: Any) -> None:
     assert "No trial is left by the filters." in said(open_app(state="running"), "info")
 
 
+def test_a_filter_that_fits_another_study_alone_is_forgotten(
+    open_app: Open, sms: Any, seed_study: Callable[[str], Any]
+) -> None:
+    seed_study("other").complete("bag", "none", quality=0.5, ms=1.0)
+    app = open_app(study="sms", student="bilstm")
+    assert {r["trial"] for r in table(app)} == {4}
+    app.selectbox(key="study").set_value("other").run()
+    assert not app.exception
+    assert {r["trial"] for r in table(app)} == {0}
+
+
 def test_without_a_teacher_there_is_nothing_to_compare_with(
     open_app: Open, seed_study: Callable[[str], Any]
 ) -> None:

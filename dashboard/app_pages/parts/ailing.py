@@ -21,5 +21,4 @@ def health_cards(snapshot: Snapshot) -> None:
         best=None if best is None else reads.trial(source.engine(), study.id, best).params,
     )
     for card in found:
-        with st.expander(f":orange[:material/warning:] {card.title}", key=f"health-{card.title}"):
-            st.markdown(card.advice)
+        st.warning(f"**{card.title}.** {card.advice}", icon=":material/warning:")
