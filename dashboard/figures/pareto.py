@@ -21,7 +21,7 @@ from dashboard.front import Drawn
 from dashboard.queries import studies
 from kdsearch.store.columns import Flags
 
-FADED = 0.4
+FADED = 0.5
 MAX_SVG_POINTS = 1000
 """Above this many points the cloud is drawn by WebGL."""
 UNFINISHED = {"running": "hourglass", "paused": "bowtie"}
@@ -295,13 +295,15 @@ def _heights(drawn: Drawn) -> tuple[float, float] | None:
         return None
     teacher = drawn.snapshot.study.teacher
     own = None if teacher is None else fronts.of_teacher(drawn.view.quality, teacher.scores, teacher.latency)
-    wanted = [
-        float(np.quantile(known, 0.25)),
-        *drawn.y[list(drawn.front)].tolist(),
-        *([] if own is None else [own]),
-    ]
+    wanted = [float(np.quantile(known, 0.25)), *drawn.y[list(drawn.front)].tolist()]
+    wanted += [] if own is None else [own]
+    if drawn.view.quality.name == "quality":
+        shown = {int(drawn.trials.number[i]) for i in drawn.front} & drawn.standings.keys()
+        wanted += [
+            end for number in shown for end in (drawn.standings[number].low, drawn.standings[number].high)
+        ]
     low, high = min(wanted), max(float(known.max()), *wanted)
-    margin = max(0.35 * (high - low), 0.01)
+    margin = max(0.2 * (high - low), 0.01)
     return max(low - margin, float(known.min()) - margin / 3), high + margin / 3
 
 
