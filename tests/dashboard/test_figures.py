@@ -172,6 +172,17 @@ def test_ten_thousand_points_are_a_small_cloud(make_snapshot: Make) -> None:
     assert {t.type for t in draw(make_snapshot(*rows[:500])).data} == {"scatter"}
 
 
+def test_failures_far_below_do_not_squeeze_the_chart(make_snapshot: Make) -> None:
+    rows = [{"quality": 0.9 + n / 200, "ms": 0.1 + n} for n in range(12)] + [{"quality": 0.0, "ms": 0.1}]
+    standing = Standing(number=0, quality=0.9, low=0.86, high=0.99, on_front=0.99, seeds=(1, 2))
+    layout = draw(replace(make_snapshot(*rows), standings={0: standing})).layout
+    low, high = layout.yaxis.range
+    assert 0.7 < low < 0.86
+    assert 0.99 < high < 1.1
+    assert "1 trial further down" in layout.annotations[-1].text
+    assert draw(make_snapshot(*rows[:7])).layout.yaxis.range is None
+
+
 @pytest.mark.parametrize("names", [["b", "a", "a"], ["a", "b"]])
 def test_codes_do_not_depend_on_the_order(names: list[str]) -> None:
     assert palette.codes(names, ("x", "y")) == {"a": "x", "b": "y"}
