@@ -120,8 +120,9 @@ def extend(
 def delete(
     options: Options,
     study: StudyArgument,
-    artifacts: Annotated[
-        bool, typer.Option("--artifacts", help="Its trained students, too, and all that nothing else needs.")
+    with_artifacts: Annotated[
+        bool,
+        typer.Option("--with-artifacts", help="Its trained students, too, and all that nothing else needs."),
     ] = False,
     yes: YesOption = False,
     dry_run: DryRunOption = False,
@@ -130,23 +131,23 @@ def delete(
 
     Asks first; without a terminal it needs --yes. Exported folders stay.
 
-    Example: kdsearch study delete sms-spam --artifacts --dry-run
+    Example: kdsearch study delete sms-spam --with-artifacts --dry-run
     """
     with options.writing() as store:
         from kdsearch.store import controls, reads
 
         row = reads.study(store.engine, study)
         working = sum(worker.state == "active" for worker in reads.workers(store.engine, row.id))
-        num_trials, size = sum(row.counts.values()), controls.freed(store, study) if artifacts else 0
-        what = _what(study, num_trials, size if artifacts else None, working)
+        num_trials, size = sum(row.counts.values()), controls.freed(store, study) if with_artifacts else 0
+        what = _what(study, num_trials, size if with_artifacts else None, working)
         if not dry_run:
             _confirm(f"delete {what}?", yes=yes)
-            size = controls.delete(store, study, artifacts=artifacts)
+            size = controls.delete(store, study, artifacts=with_artifacts)
     text = f"{'would delete' if dry_run else 'deleted'} {what}"
     data = {"study": study, "deleted": not dry_run, "trials": num_trials, "artifact_bytes": size}
     _done(options, "study_deleted", study, text, **data)
     if dry_run:
-        _next(options, f"do it: kdsearch study delete {study}{' --artifacts' if artifacts else ''}")
+        _next(options, f"do it: kdsearch study delete {study}{' --with-artifacts' if with_artifacts else ''}")
 
 
 def _what(study: str, num_trials: int, size: int | None, working: int) -> str:

@@ -49,6 +49,8 @@ def test_deleting_needs_a_yes(inside: Run, store: Store, filled: str) -> None:
     refused = inside("study", "delete", "opinions", "--json", storage=filled).error(2)
     assert "study opinions with 7 trials" in refused["message"]
     assert refused["hint"] == "--yes says so beforehand"
+    both = inside("study", "delete", "opinions", "--dry-run", "--with-artifacts", "--json", storage=filled)
+    assert both.data("study_deleted")["artifact_bytes"] >= 0
     dry = inside("study", "delete", "opinions", "--dry-run", storage=filled)
     assert dry.out == "would delete study opinions with 7 trials\n"
     assert state(store) == "open"
