@@ -36,7 +36,7 @@ def share_of(text: str) -> float | None:
     return None
 
 
-def bar(text: str, *, width: int = 24) -> RenderableType:
+def bar(text: str, *, width: int = 16) -> RenderableType:
     """The sentence, and a bar before it where it tells a share."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
@@ -86,7 +86,7 @@ def _screen() -> Iterator[Told]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:

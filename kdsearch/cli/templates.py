@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -125,6 +126,16 @@ _THINGS = (
 )
 _GOOD = ("非常好", "让人满意", "超出预期", "真不错", "值得推荐", "很棒")
 _BAD = ("非常差", "让人失望", "不如预期", "真糟糕", "不值得买", "很烂")
+_WHEN = (
+    "上个月买的",
+    "朋友推荐的",
+    "住了两晚",
+    "看了很多评论",
+    "活动价买的",
+    "等了三天",
+    "给家里人买的",
+    "第二次来",
+)
 _ENDS = (
     "下次还会再来",
     "朋友也这么说",
@@ -137,13 +148,18 @@ _ENDS = (
 
 
 def chinese_opinions(rows: int, seed: int) -> Iterator[tuple[str, str]]:
-    """Made-up opinions, 好评 or 差评; a praise that is denied is none."""
+    """Made-up opinions, 好评 or 差评; a praise that is denied is none. Other seeds give other texts."""
     chance = random.Random(f"chinese_opinions/{seed}")
-    for _ in range(rows):
+    taken: set[str] = set()
+    while len(taken) < rows:
         good, denied = chance.random() < 0.5, chance.random() < 0.25
         words = _GOOD if good is not denied else _BAD
         said = f"{chance.choice(_THINGS)}{'并不是' if denied else ''}{chance.choice(words)}"
-        yield f"{said}，{chance.choice(_ENDS)}", "好评" if good else "差评"
+        text = f"{chance.choice(_WHEN)}，{said}，{chance.choice(_ENDS)}"
+        # every text is of one seed alone, so that no pool holds a text of another one
+        if text not in taken and zlib.crc32(text.encode()) % 2 == seed % 2:
+            taken.add(text)
+            yield text, "好评" if good else "差评"
 
 
 def english_opinions(rows: int, seed: int) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ Nothing is stored. Every figure is a count, a rate measured by `worker.probing`,
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ SAMPLE = 2000
 """Training texts that are tokenised to know their lengths."""
 WORD_PIECES = 1.3
 """Tokens for each word, where the tokenizer is made later."""
+CHINESE = re.compile(r"[\u4e00-\u9fff]")
 CLAIM_S = 3.0
 """What a trial costs beside training and measuring: proposing, ONNX export, checkpoints, delivery."""
 ASSUMED = (
@@ -99,6 +101,11 @@ def estimate(file: StudyFile, *, device: str, threads: int, on_progress: Progres
         torch.set_num_threads(before)
 
 
+def _foreseen_tokens(text: str) -> float:
+    """Word pieces of a word, one for each Chinese character, and two at the ends."""
+    return WORD_PIECES * len(CHINESE.sub(" ", text).split()) + len(CHINESE.findall(text)) + 2
+
+
 class _Estimator:
     """One estimate in the making."""
 
@@ -155,7 +162,7 @@ class _Estimator:
         most = self.spec.teacher.max_length
         if teacher.folder is None:
             built = self.spec.teacher.build
-            words = [min(most, WORD_PIECES * max(1, len(text.split())) + 2) for text in texts]
+            words = [min(most, _foreseen_tokens(text)) for text in texts]
             size = 4000 if built is None else built.vocab_size
             return sum(words) / len(words), size, size
         tokenizer = source.load_tokenizer(teacher.folder)

@@ -65,6 +65,9 @@ def test_a_sample_is_a_valid_study_whose_texts_can_be_read(
     ).pools
     assert {name: len(pool) for name, pool in pools.items()} == {"train": 1600, "validation": 500}
     assert set(pools["train"].labels_N.tolist()) == {0, 1}
+    if template == "zh":
+        texts = [text for pool in pools.values() for text in pool.texts]
+        assert len(set(texts)) == len(texts)
 
 
 def test_the_template_for_the_hub(inside: Run, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from kdsearch.core.errors import DataError
 from kdsearch.core.space import Choice, Fixed, Param, Range
 from kdsearch.search.check import load
-from kdsearch.worker.estimate import Estimate, estimate
+from kdsearch.worker.estimate import Estimate, _foreseen_tokens, estimate
 from kdsearch.worker.probing import middle
 
 STUDY = """\
@@ -79,6 +79,12 @@ def test_a_teacher_that_learns_beside_the_student_costs_its_own_pace(tmp_path: P
 def test_what_cannot_be_read_is_the_error_that_creating_would_give(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         estimated(tmp_path, STUDY.replace("synthetic://spam_opinions?rows=80&seed=2", "nowhere.csv"))
+
+
+def test_tokens_of_a_tokenizer_that_is_made_later() -> None:
+    assert _foreseen_tokens("two words") == pytest.approx(2 * 1.3 + 2)
+    assert _foreseen_tokens("很好 ok") == pytest.approx(2 + 1.3 + 2)
+    assert _foreseen_tokens("") == 2
 
 
 def test_the_middle_of_a_space() -> None:
