@@ -56,16 +56,18 @@ def _ask(snapshot: Snapshot) -> list[int]:
     front = [int(snapshot.trials.number[i]) for i in front_of(snapshot.trials, snapshot.study.latency_name)]
     if len(front) >= FEWEST:
         best = front[-MOST:]
-        query = {"study": snapshot.study.name, "trials": ",".join(map(str, best))}
         st.info("Name the trials to compare by their numbers, or begin with the front:")
         words = "Compare trials " + ", ".join(map(str, best))
-        st.page_link(
-            "app_pages/compare.py", label=words, icon=":material/compare_arrows:", query_params=query
-        )
+        st.button(words, icon=":material/compare_arrows:", on_click=_take, args=(best,))
     elif len(known) < FEWEST:
         command = f"kdsearch worker start --study {snapshot.study.name}"
         st.info(f"Two trials are needed. A worker makes them: `{command}`")
     return []
+
+
+def _take(numbers: Sequence[int]) -> None:
+    """Into the box, which is bound to the URL."""
+    st.session_state["trials"] = ",".join(map(str, numbers))
 
 
 def _names(told: Sequence[Story]) -> list[str]:

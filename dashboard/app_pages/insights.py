@@ -77,7 +77,10 @@ def _show_progress(snapshot: Snapshot) -> None:
         figure = growth.front_at(study, trials, then, ink=frame.ink())
         words = "The front after so many trials as a solid line, today's as a dotted one."
         st.plotly_chart(figure, key="front_at", config=CHART_CONFIG, alt=words)
-        st.caption(f"The front after {wording.plural(until, 'finished trial')} of {grown.finished:,}.")
+        st.caption(
+            f"The front after {wording.plural(until, 'finished trial')} of {grown.finished:,}. "
+            "A double click shows students far below it."
+        )
 
 
 def _ask_moment(finished: int) -> int:

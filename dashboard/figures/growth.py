@@ -91,7 +91,19 @@ def front_at(study: StudyRow, trials: TrialColumns, then: Flags, *, ink: Ink) ->
     )
     figure.update_layout(uirevision=study.name)
     figure.update_xaxes(type="log", dtick="D2", minexponent=2)
+    figure.update_yaxes(range=_first_view(study, trials, earlier))
     return figure
+
+
+def _first_view(study: StudyRow, *of: TrialColumns) -> list[float] | None:
+    """Qualities about the fronts: students far below are found by a double click, and squeeze nothing."""
+    fronts = [trials.quality[front_of(trials, study.latency_name)] for trials in of]
+    qualities = np.concatenate(fronts)
+    if not len(qualities):
+        return None
+    low, high = float(qualities.min()), float(qualities.max())
+    room = max(0.02, 0.5 * (high - low))
+    return [low - room, high + 0.2 * room]
 
 
 def _add_front(

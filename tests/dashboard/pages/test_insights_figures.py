@@ -210,6 +210,17 @@ def test_ten_thousand_trials_stay_under_a_megabyte_a_page() -> None:
     assert size(gain_figures.gains(STUDY, gains.gains(trials, {}))) < MOST_BYTES
 
 
+def test_students_far_below_do_not_squeeze_the_fronts() -> None:
+    trials, _ = many()
+    trials.quality[:5], trials.p90_ms[:5] = -9.0, 9.0
+    then = progress.by_then(trials, 100)
+    low, high = growth.front_at(STUDY, trials, then, ink=LIGHT).layout.yaxis.range
+    for columns in (trials, trials.where(then)):
+        front = columns.quality[progress.front_of(columns, "p90_ms")]
+        assert low < front.min() and front.max() < high
+    assert low > -1.0
+
+
 def test_slices_tell_students_and_schemes_apart() -> None:
     _, rows = many()
     figure = figures.slices(STUDY, rows[:60], keep=[])
