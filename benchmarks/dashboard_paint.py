@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,7 +79,7 @@ def spent(pid: int | None) -> float:
     return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(base: str, study: str, loads: int, pid: int | None) -> Iterator[str]:
+def measure(base: str, study: str, pages: Sequence[str], loads: int, pid: int | None) -> Iterator[str]:
     """A line a page."""
     from playwright.sync_api import sync_playwright
 
@@ -90,7 +90,8 @@ def measure(base: str, study: str, loads: int, pid: int | None) -> Iterator[str]
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(120_000)
         paint(page, base, ".stApp")
-        for name, drawn in PAGES.items():
+        for name in pages:
+            drawn = PAGES[name]
             address = f"{base}{'' if name == 'pareto' else name}?study={study}"
             first = paint(page, address, drawn)
             before = spent(pid)
@@ -110,10 +111,11 @@ def main() -> None:
     parser.add_argument("--loads", type=int, default=5)
     parser.add_argument("--url", help="of a dashboard that runs already")
     parser.add_argument("--study", default="filled")
+    parser.add_argument("--pages", nargs="+", choices=PAGES, default=list(PAGES))
     options = parser.parse_args()
     print("| page | first load s | median s | least s | server's CPU s |\n|---|---|---|---|---|")
     if options.url:
-        for line in measure(options.url, options.study, options.loads, None):
+        for line in measure(options.url, options.study, options.pages, options.loads, None):
             print(line, flush=True)
         return
     from benchmarks.store_filled import make_study
@@ -124,7 +126,7 @@ def main() -> None:
     ):
         make_study(store, options.study, options.trials)
         with served(store.url, Path(folder)) as (base, pid):
-            for line in measure(base, options.study, options.loads, pid):
+            for line in measure(base, options.study, options.pages, options.loads, pid):
                 print(line, flush=True)
 
 

@@ -53,9 +53,10 @@ def count(value: float | None) -> str:
 
 def times(teacher: float | None, student: float | None) -> str:
     """How often the student's figure goes into the teacher's: ``50×``; empty where one is unknown."""
-    return (
-        "" if _none(teacher) or not student or not teacher or _none(student) else f"{teacher / student:.3g}×"
-    )
+    if teacher is None or student is None or _none(teacher) or _none(student) or not student or not teacher:
+        return ""
+    ratio = float(f"{teacher / student:.3g}")
+    return f"{ratio:,.0f}×" if ratio >= 100 else f"{ratio:g}×"
 
 
 def points(difference: float | None) -> str:
