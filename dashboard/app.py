@@ -28,7 +28,7 @@ ICONS = {
 
 def main() -> None:
     """One page a question."""
-    st.set_page_config(page_title="kdsearch", page_icon=":material/scatter_plot:", layout="wide")
+    st.set_page_config(page_title="kdsearch", layout="wide")
     if login.is_required() and not login.is_done():
         login.ask()
         return
