@@ -15,15 +15,6 @@ HELP = {
     "compare": "Two to four trials side by side.",
     "workers": "Who runs what, and what failed.",
 }
-ICONS = {
-    "studies": "science",
-    "pareto": "scatter_plot",
-    "trials": "table_rows",
-    "trial": "experiment",
-    "insights": "insights",
-    "compare": "compare_arrows",
-    "workers": "memory",
-}
 
 
 def main() -> None:
@@ -32,11 +23,10 @@ def main() -> None:
     if login.is_required() and not login.is_done():
         login.ask()
         return
-    pages = [
+    pages = [  # without icons: the browser would fetch the page's own from elsewhere, for its tab
         st.Page(
             f"app_pages/{name}.py",
             title=name.capitalize(),
-            icon=f":material/{ICONS[name]}:",
             url_path=name,
             default=name == "pareto",
             help=words,
