@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import shlex
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -171,7 +173,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Play, then report."""
     options = arguments(argv)
     played = [Played(load(path), play_all(path, options)) for path in options.table]
-    write_report(played, options.out, options.plots or options.out.with_suffix(""))
+    said = shlex.join(sys.argv[1:] if argv is None else argv)
+    command = f".venv/bin/python -m benchmarks.search.replay {said}".strip()
+    write_report(played, options.out, options.plots or options.out.with_suffix(""), command)
 
 
 if __name__ == "__main__":

@@ -53,9 +53,9 @@ class Played:
         return self.of(name, workers)
 
 
-def write_report(played: Sequence[Played], out: Path, plots: Path) -> None:
+def write_report(played: Sequence[Played], out: Path, plots: Path, command: str) -> None:
     """The report, and one plot for each table and number of workers beside it."""
-    parts = [TEXT.read_text()]
+    parts = [TEXT.read_text().replace("COMMAND", command)]
     parts.append("## Methods\n\n" + _methods())
     for one in played:
         parts.append(_about_table(one))
