@@ -109,9 +109,22 @@ class Drawn:
         return self.view.cost.of(self.trials)
 
     @cached_property
+    def means(self) -> Mapping[int, float]:
+        """Quality by number, of trials that were trained with several seeds."""
+        return {n: s.quality for n, s in self.standings.items() if len(s.seeds) > 1}
+
+    @cached_property
+    def objective(self) -> Floats:
+        """The study's quality; of what was trained with several seeds their mean."""
+        told = self.trials.quality.copy()
+        for number, mean in self.means.items():
+            told[self.trials.number == number] = mean
+        return told
+
+    @cached_property
     def y(self) -> Floats:
         """Of the quality axis."""
-        return self.view.quality.of(self.trials)
+        return self.objective if self.view.quality.name == "quality" else self.view.quality.of(self.trials)
 
     @cached_property
     def finished(self) -> Flags:
@@ -143,13 +156,12 @@ class Drawn:
         where = np.flatnonzero(self.inside)
         if not len(where):
             return None
-        means = {n: s.quality for n, s in self.standings.items() if len(s.seeds) > 1}
         own = getattr(self.trials, self.snapshot.study.latency_name)
-        sure = [int(i) for i in where if int(self.trials.number[i]) in means]
+        sure = [int(i) for i in where if int(self.trials.number[i]) in self.means]
 
         def rank(i: int) -> tuple[float, float, int]:
             number = int(self.trials.number[i])
-            return means.get(number, float(self.trials.quality[i])), -float(own[i]), -number
+            return self.means.get(number, float(self.trials.quality[i])), -float(own[i]), -number
 
         return max(sure or [int(i) for i in where], key=rank)
 

@@ -239,7 +239,7 @@ def table(drawn: Drawn) -> dict[str, Any]:
         "student": own.student,
         "scheme": own.scheme,
         "standing": drawn.standings_of(order),
-        "quality": own.quality,
+        "quality": drawn.objective[order],
         "accuracy": own.accuracy,
         "macro-F1": own.macro_f1,
         "p50 (ms)": own.p50_ms,

@@ -77,6 +77,11 @@ def test_several_seeds_count_for_more_than_one_lucky_training(make_snapshot: Mak
     drawn = front.drawn(snapshot, View())
     assert drawn.best is not None
     assert int(drawn.trials.number[drawn.best]) == 0
+    places = [int(np.flatnonzero(drawn.trials.number == number)[0]) for number in (0, 1)]
+    assert drawn.y[places[0]] == 0.79, "drawn at its mean"
+    assert drawn.y[places[1]] == drawn.trials.quality[places[1]], "one training has no mean"
+    other = front.drawn(snapshot, View(quality=QUALITIES["accuracy"]))
+    assert np.array_equal(other.y, other.trials.accuracy, equal_nan=True)
 
 
 def test_the_knee_is_where_the_front_bends(make_snapshot: Make) -> None:
