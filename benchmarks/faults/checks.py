@@ -68,17 +68,23 @@ def _not_stored(ground: Ground, name: str) -> Iterator[str]:
                 yield f"trial {row[0]} names {sha256}, which is not in the artifact store"
 
 
-STRUCK = (["training"], ["delivering"])
-"""Lines of the journal that are no steps: the thread of a worker that waits to be struck."""
+TRAINING, DELIVERING, WOKEN = ["training"], ["delivering"], ["woken"]
+NOTES = (TRAINING, DELIVERING, WOKEN)
+"""Lines of the journal that are no steps: the thread that waits to be struck; a worker that is woken."""
 
 
 def steps(folder: Path) -> list[tuple[str, int, int, int]]:
-    """Every step begun by any worker, in order: worker, trial, attempt, position in the trial."""
-    return [
-        (worker, int(number), int(attempt), STEPS * int(where[0]) + int(where[1]))
-        for worker, number, attempt, *where in _journal(folder)
-        if where not in STRUCK
-    ]
+    """Every step begun by any worker, in order: worker, trial, attempt, position in the trial.
+
+    Without those of a worker that is woken when its trial is let go: nobody loses what it does in vain.
+    """
+    found, in_vain = [], set()
+    for worker, number, attempt, *where in _journal(folder):
+        if where == WOKEN:
+            in_vain.add((worker, number, attempt))
+        elif where not in NOTES and (worker, number, attempt) not in in_vain:
+            found.append((worker, int(number), int(attempt), STEPS * int(where[0]) + int(where[1])))
+    return found
 
 
 def _journal(folder: Path) -> list[list[str]]:
@@ -95,8 +101,8 @@ def trained_meanwhile(folder: Path) -> dict[int, int]:
     struck: dict[str, str] = {}
     found: dict[int, int] = {}
     for _, number, attempt, *where in _journal(folder):
-        if where in STRUCK:
-            if where == ["delivering"]:
+        if where in NOTES:
+            if where == DELIVERING:
                 struck[number], found[int(number)] = attempt, begun.get(number, 0) % STEPS
         elif struck.get(number) == attempt:
             found[int(number)] += 1

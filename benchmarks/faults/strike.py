@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from benchmarks.faults import checks
 from benchmarks.faults.cases import ENVIRONMENTS, Case, Environment
 from benchmarks.faults.ground import UNDISTURBED, Ground, Worker, wait_for
+from benchmarks.faults.launcher import write_line
 
 VICTIM, BYSTANDER, HEIR = "victim", "bystander", "heir"
 BEYOND_LEASE = 1.5
@@ -130,4 +131,5 @@ def _wake_up_late(ground: Ground, name: str, victim: Worker, number: int, attemp
 
     wait_for("its lease never ends", let_go)
     assert victim.state == "T", "it did not stand still"
+    write_line(ground.folder / name, f"{VICTIM} {number} {attempt} woken")
     victim.signal(signal.SIGCONT)

@@ -96,6 +96,9 @@ def test_what_is_left_and_what_is_trained_again(tmp_path: Path) -> None:
         (tmp_path / "steps.log").write_text("\n".join([before, f"a 0 1 {thread}", *later]))
         assert checks.trained_meanwhile(tmp_path) == meanwhile
         assert len(checks.steps(tmp_path)) == 1 + len(later)
+    woken = ["a 0 1 1 4", "a 0 1 woken", "a 0 1 2 3", "b 0 2 1 0"]
+    (tmp_path / "steps.log").write_text("\n".join(woken))
+    assert checks.trained_again(tmp_path) == {(0, 2): 4}
     letter = tmp_path / "home" / "spool" / "study" / "worker" / "00000001.json"
     assert list(checks.left_over(tmp_path)) == []
     letter.parent.mkdir(parents=True)
