@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,12 +84,39 @@ def test_options_in_the_docs_exist() -> None:
 
     known = {option for _, command in commands() for p in command.params for option in p.opts}
     known |= {"--help"} | {option for p in main.application().params for option in p.opts}
-    for page in (DOCS / "commands.md", DOCS / "cli.md", ROOT / "README.md", DOCS / "containers.md"):
+    for page in (ROOT / "README.md", *DOCS.glob("*.md")):
         lines = [
             ln for ln in page.read_text().splitlines() if "kdsearch " in ln and "docker compose" not in ln
         ]
         used = {o for line in lines for o in re.findall(r"(?<=[\s`])--[a-z-]+", line)}
         assert used - known == set(), name(page)
+
+
+BASH = re.compile(r"```bash\n(.*?)```", re.DOTALL)
+CALLS = [
+    (page, line.strip())
+    for page in PAGES
+    for block in BASH.findall(page.read_text())
+    for line in block.replace("\\\n", " ").splitlines()
+    if re.match(r"\s*(\.venv/bin/)?kdsearch [a-z]", line)
+]
+
+
+@pytest.mark.parametrize(("page", "line"), CALLS, ids=[f"{name(page)}: {line}" for page, line in CALLS])
+def test_commands_on_the_pages_are_lines_that_kdsearch_takes(
+    page: Path, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(re.split(r"\s>>?\s|\s\|\s", line.partition("  #")[0].rstrip())[0])
+    for word in words:
+        if Path(word).suffix in (".yaml", ".csv", ".jsonl") and not Path(word).is_absolute():
+            (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / word).touch()
+    found = [(full, c) for full, c in commands() if words[1 : 1 + len(full.split())] == full.split()]
+    assert len(found) == 1, line
+    full, command = found[0]
+    arguments = ["7" if "$(" in word else word for word in words[1 + len(full.split()) :]]
+    command.make_context(full, arguments)  # raises for what it does not take
 
 
 def test_every_exit_code_is_documented() -> None:

@@ -193,8 +193,8 @@ def with_options(command: Callable[..., Any]) -> Callable[..., None]:
     names = {p.name for p in own}
     taken = {flag for name in names for flag in _flags(hints[name])}
     every = [p.name for p in inspect.signature(_common).parameters.values() if p.name != "ctx"]
-    if taken := names & set(every) - {"form"}:
-        raise TypeError(f"{command.__name__} names parameters as common options are named: {sorted(taken)}")
+    if clash := names & set(every) - {"form"}:
+        raise TypeError(f"{command.__name__} names parameters as common options are named: {sorted(clash)}")
     common = [
         p
         for p in inspect.signature(_common).parameters.values()
