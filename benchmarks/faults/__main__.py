@@ -9,6 +9,7 @@ cases under way). Needs no GPU and no network.
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -35,7 +36,9 @@ def main() -> int:
     cases = chosen(options.only, options.seeds)
     if not options.no_run:
         matrix.run(cases, journal, jobs=options.jobs, say=lambda line: print(line, flush=True))
-    text = matrix.report(journal, command=f"python -m benchmarks.faults --seeds {options.seeds}")
+    text = matrix.report(
+        journal, command=f".venv/bin/python -m benchmarks.faults {shlex.join(sys.argv[1:])}".strip()
+    )
     if options.out is None:
         print(text)
     else:
