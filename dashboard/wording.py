@@ -86,9 +86,9 @@ def plural(number: int, word: str) -> str:
 
 
 def as_csv(columns: Mapping[str, Sequence[Any]]) -> str:
-    """Columns as CSV; what is not known is left empty."""
+    """Columns as CSV (RFC 4180); what is not known is left empty."""
     written = io.StringIO()
-    writer = csv.writer(written, lineterminator="\n")
+    writer = csv.writer(written)  # it quotes what is in its line ends: with \n alone, no \r inside a cell
     writer.writerow(columns)
     for row in zip(*columns.values(), strict=True):
         writer.writerow(["" if value is None or value != value else value for value in row])
