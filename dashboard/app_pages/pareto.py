@@ -50,9 +50,21 @@ def _draw(snapshot: Snapshot) -> None:
             on_select=_pick_from_chart,
             selection_mode="points",
         )
+        _say_what_is_left_out(drawn)
     with beside:
         _show_students(drawn)
     _show_table(drawn, figure)
+
+
+def _say_what_is_left_out(drawn: Drawn) -> None:
+    dominated = drawn.inside.copy()
+    dominated[list(drawn.front)] = False
+    shown = int(figures.thinned(drawn, dominated).sum())
+    if shown < dominated.sum():
+        st.caption(
+            f"Of {dominated.sum():,} dominated trials {shown:,} are drawn, the best at each place; "
+            "the file below holds all of them."
+        )
 
 
 # ---------------------------------------------------------------- what is asked for

@@ -1,7 +1,7 @@
 """The Pareto chart: the front as a step line with intervals, the rest faded, the teacher as a star.
 
 Colour says the student, the symbol says the scheme. Every point carries its trial number as ``customdata``.
-Where there are many, the dominated ones are a WebGL cloud below the others; arrays travel typed.
+Of many dominated ones the best at each place are drawn; arrays travel typed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from dashboard.queries import studies
 from kdsearch.store.columns import Flags
 
 FADED = 0.5
-MAX_SVG_POINTS = 1000
-"""Above this many points the cloud is drawn by WebGL."""
+MOST_DRAWN = 1000
+"""Of more points that are not on the front, the best at each place are drawn: WebGL takes longer to start."""
+PLACES = 36
+"""Along each axis."""
 UNFINISHED = {"running": "hourglass", "paused": "bowtie"}
 HEIGHT = 540
 FEW = 8
@@ -51,8 +53,8 @@ def pareto(drawn: Drawn, *, ink: Ink, picked: int | None = None) -> go.Figure:
     figure = go.Figure()
     on_front = np.zeros(len(drawn.trials), np.bool_)
     on_front[list(drawn.front)] = True
-    _add_group(figure, drawn, drawn.finished & ~drawn.inside, OVER, ink)
-    _add_group(figure, drawn, drawn.inside & ~on_front, DOMINATED, ink)
+    _add_group(figure, drawn, thinned(drawn, drawn.finished & ~drawn.inside), OVER, ink)
+    _add_group(figure, drawn, thinned(drawn, drawn.inside & ~on_front), DOMINATED, ink)
     _add_steps(figure, drawn, ink)
     _add_group(figure, drawn, on_front, FRONT, ink)
     _add_unfinished(figure, drawn, ink)
@@ -62,6 +64,27 @@ def pareto(drawn: Drawn, *, ink: Ink, picked: int | None = None) -> go.Figure:
     _add_ring(figure, drawn, picked, ink)
     _lay_out(figure, drawn, ink)
     return figure
+
+
+def thinned(drawn: Drawn, mask: Flags) -> Flags:
+    """Of many points those of the best quality at each place of the chart; few are left as they are."""
+    where = np.flatnonzero(mask)
+    if len(where) <= MOST_DRAWN:
+        return mask
+    where = where[np.argsort(-drawn.y[where], kind="stable")]
+    across = np.log10(drawn.x[where]) if drawn.view.cost.log else drawn.x[where]
+    places = _places(across) * PLACES + _places(drawn.y[where])
+    _, first = np.unique(places, return_index=True)
+    kept = np.zeros_like(mask)
+    kept[where[first]] = True
+    return kept
+
+
+def _places(values: Any) -> Any:
+    """0 to PLACES - 1 along an axis; what lies far out shares the outermost ones."""
+    low, high = np.quantile(values, [0.02, 0.98])
+    share = np.clip((values - low) / max(high - low, 1e-12), 0.0, 1.0)
+    return np.minimum((share * PLACES).astype(np.int64), PLACES - 1)
 
 
 def _groups(drawn: Drawn, mask: Flags) -> Iterator[tuple[str, str, Any]]:
@@ -76,8 +99,7 @@ def _groups(drawn: Drawn, mask: Flags) -> Iterator[tuple[str, str, Any]]:
 def _add_group(figure: go.Figure, drawn: Drawn, mask: Flags, look: Look, ink: Ink) -> None:
     colours = palette.colours(drawn.snapshot.study, list(drawn.snapshot.trials.student))
     symbols = palette.symbols(drawn.snapshot.study, list(drawn.snapshot.trials.scheme))
-    many = look is not FRONT and len(drawn.trials) > MAX_SVG_POINTS
-    kind = go.Scattergl if many else go.Scatter
+    many = look is not FRONT and len(drawn.trials) > MOST_DRAWN
     for student, scheme, where in _groups(drawn, mask):
         marker = {
             "color": colours[student],
@@ -87,7 +109,7 @@ def _add_group(figure: go.Figure, drawn: Drawn, mask: Flags, look: Look, ink: In
         }
         if not look.hollow:
             marker["line"] = {"width": 1.5 if look.outlined else 0, "color": ink.line}
-        trace = kind(
+        trace = go.Scatter(
             x=drawn.x[where],
             y=drawn.y[where],
             customdata=drawn.trials.number[where].astype(np.int32),
