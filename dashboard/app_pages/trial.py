@@ -7,6 +7,7 @@ import streamlit as st
 from dashboard import cached, frame, story, wording
 from dashboard.app_pages.parts import mistakes
 from dashboard.app_pages.parts.metrics import ask_metric
+from dashboard.app_pages.parts.variation import variation_box
 from dashboard.figures import curves, latencies
 from dashboard.figures.curves import Curve
 from dashboard.figures.palette import CHART_CONFIG
@@ -39,6 +40,7 @@ def _draw(snapshot: Snapshot) -> None:
         rows = story.params_rows(told.trial)
         st.dataframe(rows, hide_index=True, height="content", alt="The trial's parameters.")
         st.caption(f"Chosen by: {wording.plain(story.origin(told.trial))}")
+        variation_box(snapshot.study, told.trial.number, told.trial.params)
     _show_history(told)
     mistakes.show(snapshot.study, told)
     _show_latency(snapshot.study, told)

@@ -24,7 +24,7 @@ def export_box(study: StudyRow, number: int) -> None:
     """Export a trial: by a worker, or by the command."""
     with explained():
         st.code(export_command(study.name, number), language="bash", wrap_lines=True)
-        last = _last(study, "export", {"trial": number})
+        last = last_request(study, "export", {"trial": number})
         pulse = source.load_pulse(study.name)
         if last is None or last.state in ("done", "failed"):
             label = f"Export trial {number}" if last is None else f"Export trial {number} again"
@@ -42,7 +42,7 @@ def export_box(study: StudyRow, number: int) -> None:
 
 
 def _show_export(study: StudyRow, row: RequestRow, pulse: Pulse) -> None:
-    _show_state(row, pulse, study.name)
+    show_state(row, pulse, study.name)
     if row.state == "done" and row.result and row.result.get("artifact"):
         name = str(row.result.get("name") or f"{study.name}-{row.arguments.get('trial')}.zip")
         size = wording.mb(float(row.result.get("bytes") or 0) / 1e6)
@@ -63,7 +63,8 @@ def _show_export(study: StudyRow, row: RequestRow, pulse: Pulse) -> None:
         )
 
 
-def _show_state(row: RequestRow, pulse: Pulse, study: str) -> None:
+def show_state(row: RequestRow, pulse: Pulse, study: str) -> None:
+    """How far a request is, and what to do where nobody carries it out."""
     if row.state == "failed":
         st.error(f"Request {row.id} failed: {wording.plain(row.error or '')}")
     elif row.state == "done":
@@ -77,7 +78,7 @@ def _show_state(row: RequestRow, pulse: Pulse, study: str) -> None:
             )
 
 
-def _last(study: StudyRow, kind: RequestKind, arguments: Mapping[str, Any]) -> RequestRow | None:
+def last_request(study: StudyRow, kind: RequestKind, arguments: Mapping[str, Any]) -> RequestRow | None:
     """The newest request that asks for this."""
     rows = requests.requests(source.engine(), study.id)
     same = (row for row in rows if row.kind == kind and arguments.items() <= row.arguments.items())
@@ -102,7 +103,7 @@ def pause_button(study: StudyRow) -> None:
         if pulse.state not in ("open", "paused"):
             return
         kind: RequestKind = "resume" if pulse.state == "paused" else "pause"
-        last = _last(study, kind, {})
+        last = last_request(study, kind, {})
         st.button(
             "Resume" if kind == "resume" else "Pause",
             key="pause",
@@ -113,4 +114,4 @@ def pause_button(study: StudyRow) -> None:
             disabled=last is not None and last.state in FILED,
         )
         if last is not None and last.state in FILED:
-            _show_state(last, pulse, study.name)
+            show_state(last, pulse, study.name)

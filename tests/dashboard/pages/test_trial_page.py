@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dashboard.app_pages.parts.variation import as_lines, from_lines
+from kdsearch.store import reads, requests
+from kdsearch.store.connect import Store
+
 STATES = ("complete", "complete", "stopped", "rejected", "failed", "paused", "running", "waiting")
 
 
@@ -96,3 +100,37 @@ def test_without_trials_the_next_command_is_named(
     tell("fresh")
     (words,) = said(open_page("trial", study="fresh", trial="0"), "info")
     assert "kdsearch worker start --study fresh" in words
+
+
+def test_a_variation_is_asked_for_once_and_read_as_it_was_written(
+    open_page: Callable[..., AppTest], every_state: Any, store: Store
+) -> None:
+    app = open_page("trial", study="states", trial="1")
+    params = from_lines(app.text_area("variation-1").value)
+    assert params["student"] == reads.trial(store.engine, reads.study(store.engine, "states").id, 1).student
+    app.text_area("variation-1").set_value("student: bag\nbag.hidden: 32\nbag.sizes: [2, 3]").run()
+    for _ in range(2):
+        app.button("enqueue-1").click().run()
+    assert not app.exception
+    (row,) = requests.requests(store.engine, reads.study(store.engine, "states").id)
+    assert (row.kind, row.arguments) == (
+        "enqueue",
+        {"params": {"student": "bag", "bag.hidden": 32, "bag.sizes": [2, 3]}},
+    )
+    assert any("waits for a worker" in words for words in said(app, "info"))
+
+
+@pytest.mark.parametrize("text", ["", "student", "bag.hidden:"])
+def test_a_variation_that_says_nothing_is_refused_in_a_sentence(
+    open_page: Callable[..., AppTest], every_state: Any, store: Store, text: str
+) -> None:
+    app = open_page("trial", study="states", trial="1")
+    app.text_area("variation-1").set_value(text).run()
+    app.button("enqueue-1").click().run()
+    assert any("For example" in words for words in said(app, "error"))
+    assert requests.requests(store.engine, reads.study(store.engine, "states").id) == []
+
+
+def test_what_is_written_for_a_person_reads_back() -> None:
+    params = {"student": "textcnn", "textcnn.kernel_sizes": [2, 3], "learning_rate": 1e-4, "b": True}
+    assert from_lines(as_lines(params)) == params
