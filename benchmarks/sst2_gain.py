@@ -1,20 +1,24 @@
 """SST-2: what distilling gives a BiLSTM over a control that was tuned as long and saw as many rows.
 
     export KDSEARCH_DATA=... KDSEARCH_TEACHER=... KDSEARCH_HOME=...
-    .venv/bin/python -m benchmarks.sst2_gain [--seeds 1 2 3 4 5] [--stronger ROWS] [--out FILE.md]
+    .venv/bin/python -m benchmarks.sst2_gain [--seeds 1 2 3 4 5] [--stronger ROWS] [--texts ROWS]
 
 From studies/sst2.yaml a study is derived for MSE and one for KL, in each of which control and distilled are
 tuned by random search. The best of as many trials on either side are then repeated with every seed, against
 the one teacher, and compared pair by pair. The test pool is read at the end, once for each repeat.
-`--stronger` asks whether the teacher limits the gain: the repeats of MSE once more, on the same texts,
-with a teacher that was fine-tuned on so many labels instead.
+Two options ask what limits the gain, each with the repeats of MSE once more: `--stronger` takes a teacher
+that was fine-tuned on so many labels, on the same texts; `--texts` takes the same teacher, on the labelled
+and so many further texts in place of the augmented ones, with as many rows seen.
 Cut off, the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.arms import (
@@ -25,14 +29,19 @@ from benchmarks.arms import (
     bench,
     changed,
     derived,
+    fixed,
     load_spec,
     repeated,
     shrunk,
     table,
     write_report,
+    write_study,
 )
 from benchmarks.intervals import Estimate, difference, over_seeds
 from kdsearch.cli.answers import params_text
+from kdsearch.core.errors import DataError
+from kdsearch.core.studyfile import read_study
+from kdsearch.data.readers import read_rows
 
 STUDENT = "bilstm"
 LOSSES = ("mse", "kl")
@@ -58,6 +67,11 @@ class Arm(NamedTuple):
     """By seed, with the best parameters of the distilled; a control with the same ones stands beside it."""
 
 
+def named(teacher: Path) -> dict[str, Any]:
+    """What makes a study take this fine-tuned teacher as it is."""
+    return {"teacher.model": str(teacher), "teacher.build": None, "teacher.finetune": None}
+
+
 def tune(bench_: Bench, base: Spec, loss: str, number: int) -> Outcome:
     """Control and distilled by random search; the two losses draw differently."""
     scheme = {"type": "offline", **SOFT[loss], "pools": "train+augmented"}
@@ -72,8 +86,7 @@ def run_arm(bench_: Bench, base: Spec, loss: str, seeds: Sequence[int]) -> Arm:
     """Tune, then repeat."""
     tuning = tune(bench_, base, loss, LOSSES.index(loss))
     num_tuned = min(len(tuning.of(STUDENT, scheme)) for scheme in ("none", "offline"))
-    folder = tuning.teacher_folder(bench_.folder / "teacher")
-    teacher = {"teacher.model": str(folder), "teacher.build": None, "teacher.finetune": None}
+    teacher = named(tuning.teacher_folder(bench_.folder / "teacher"))
     found = Arm(tuning, num_tuned, [], [])
     for seed in seeds:
         for scheme, outcomes in (("none", found.controls), ("offline", found.distilled)):
@@ -95,9 +108,37 @@ def run_stronger(bench_: Bench, base: Spec, arm: Arm, rows: int, seeds: Sequence
     }
     taught = bench_.finished(derived(base, f"teacher-{rows}", one))
     folder = taught.teacher_folder(bench_.folder / f"teacher-{rows}")
-    teacher = {"teacher.model": str(folder), "teacher.build": None, "teacher.finetune": None}
     best = arm.tuning.best(STUDENT, "offline", first=arm.num_tuned)
-    return [bench_.finished(repeated(base, best, f"mse-of-{rows}", seed, teacher)) for seed in seeds]
+    return [bench_.finished(repeated(base, best, f"mse-of-{rows}", seed, named(folder))) for seed in seeds]
+
+
+def run_texts(bench_: Bench, base: Spec, arm: Arm, rows: int, seeds: Sequence[int]) -> list[Outcome]:
+    """The distilled of an arm with their controls, by seed, with further texts in place of augmented ones."""
+    file = further_texts(base, bench_.folder, rows)
+    best = arm.tuning.best(STUDENT, "offline", first=arm.num_tuned)
+    scheme = {**fixed(best.params, "offline"), "pools": "train+unlabelled"}
+    changes = {
+        **named(arm.tuning.teacher_folder(bench_.folder / "teacher")),
+        "data.augmented": None,
+        "data.unlabelled": str(file),
+        "schemes": [{"type": "none"}, scheme],
+    }
+    return [bench_.finished(repeated(base, best, f"mse-on-{rows}", seed, changes)) for seed in seeds]
+
+
+def further_texts(base: Spec, folder: Path, rows: int) -> Path:
+    """The texts that follow the labelled ones in their file, without labels."""
+    data = read_study(write_study(base, folder / "base.yaml"), env=os.environ).spec.data
+    limit = data.train.limit or 0
+    more = data.train.model_copy(update={"limit": limit + rows})
+    texts = read_rows(more, base=folder, text=data.text, label=None, split="train").texts[limit:]
+    if len(texts) < rows:
+        raise DataError(f"{data.train.path} has only {len(texts)} further texts", hint="--texts takes fewer")
+    known = set(read_rows(data.train, base=folder, text=data.text, label=None, split="train").texts)
+    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts if text not in known]
+    file = folder / f"further-{rows}.jsonl"
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
 
 
 def gain(arm: Arm, other: str) -> Estimate:
@@ -132,13 +173,12 @@ def line(name: str, outcomes: Sequence[Outcome], scheme: str) -> list[str]:
     ]
 
 
-def report_stronger(arm: Arm, distilled: list[Outcome], rows: int) -> Iterator[str]:
-    """The other teacher, what it gives, and how much more that is."""
+def report_other(arm: Arm, distilled: list[Outcome], name: str) -> Iterator[str]:
+    """Another teacher or other texts, what that gives, and how much more that is."""
     own = arm._replace(distilled=distilled)
     teacher = distilled[0].report(test=True)[0]
     test = "" if teacher.test is None else f", {100 * teacher.test.quality:.1f} % on test"
-    validation = f"{100 * teacher.scores.quality:.1f} % on validation"
-    yield f"A teacher fine-tuned on {rows:,} labels: {validation}{test}. The same texts, taught by it:"
+    yield f"With {name} (teacher: {100 * teacher.scores.quality:.1f} % on validation{test}):"
     one = distilled[0]
     more = difference(
         [outcome.logits(outcome.only(STUDENT, "offline")) for outcome in distilled],
@@ -150,12 +190,20 @@ def report_stronger(arm: Arm, distilled: list[Outcome], rows: int) -> Iterator[s
     estimates = {
         "its mse minus equally tuned control": gain(own, "tuned"),
         "its mse minus control with its parameters": gain(own, "same"),
-        "its mse minus mse of the first teacher": more,
+        "its mse minus mse before": more,
     }
     lines = [[name, found.points(), found.verdict] for name, found in estimates.items()]
     yield table(["difference", "points", "better?"], lines)
-    header = ["student", "parameters", f"{one.study.quality_name} validation, %", "test, %", "rows seen"]
-    yield table(header, [line(f"offline, mse, teacher of {rows:,} labels", distilled, "offline")])
+    lines = [
+        line(f"offline, mse, {name}", distilled, "offline"),
+        line("none, its parameters", distilled, "none"),
+    ]
+    yield table(header_of(one), lines)
+
+
+def header_of(outcome: Outcome) -> list[str]:
+    """Of the tables of students."""
+    return ["student", "parameters", f"{outcome.study.quality_name} validation, %", "test, %", "rows seen"]
 
 
 def report(found: dict[str, Arm]) -> Iterator[str]:
@@ -172,8 +220,7 @@ def report(found: dict[str, Arm]) -> Iterator[str]:
         lines.append(line(f"none ({loss}'s, {best_of})", arm.controls, "none"))
         lines.append(line(f"offline, {loss} ({best_of})", arm.distilled, "offline"))
         lines.append(line(f"none, parameters of offline, {loss}", arm.distilled, "none"))
-    quality = found["mse"].tuning.study.quality_name
-    yield table(["student", "parameters", f"{quality} validation, %", "test, %", "rows seen"], lines)
+    yield table(header_of(found["mse"].tuning), lines)
     teacher = found["mse"].tuning.report(test=True)[0]
     test = "" if teacher.test is None else f", {100 * teacher.test.quality:.1f} % on test"
     yield f"Teacher: {100 * teacher.scores.quality:.1f} % on validation{test}."
@@ -191,14 +238,20 @@ def main() -> None:
     """Run what is missing, then print."""
     parser = arguments(__doc__, seeds=(1, 2, 3, 4, 5))
     parser.add_argument("--stronger", type=int, metavar="ROWS", help="labels of a better teacher")
+    parser.add_argument("--texts", type=int, metavar="ROWS", help="further texts without labels")
     options = parser.parse_args()
     base = prepare(options)
     with bench("sst2_gain", options) as bench_:
         found = {loss: run_arm(bench_, base, loss, options.seeds) for loss in LOSSES}
         parts = list(report(found))
-        if options.stronger:
-            rows, arm = options.stronger, found["mse"]
-            parts += report_stronger(arm, run_stronger(bench_, base, arm, rows, options.seeds), rows)
+        others = {
+            "stronger": (run_stronger, "a teacher of {:,} labels"),
+            "texts": (run_texts, "{:,} further texts in place of augmented ones"),
+        }
+        for option, (run, name) in others.items():
+            if rows := getattr(options, option):
+                distilled = run(bench_, base, found["mse"], rows, options.seeds)
+                parts += report_other(found["mse"], distilled, name.format(rows))
         write_report(parts, options.out)
 
 
