@@ -98,7 +98,15 @@ METHODS: Mapping[str, Method] = {
     "known_latency_promotion": _ours(
         "known latency, snapped, with MO-ASHA (promotion)", "ablation", pruner="mo_asha_promotion"
     ),
+    "known_latency_first_promotion": _ours(
+        "known latency, snapped, after stratified first trials, with MO-ASHA (promotion)",
+        first=True,
+        pruner="mo_asha_promotion",
+    ),
     "tpe_front": _optuna("tpe", "Optuna's default with the pruner `front`", role="ablation", pruner="front"),
+    "tpe_promotion": _optuna(
+        "tpe", "Optuna's default with MO-ASHA (promotion)", role="ablation", pruner="mo_asha_promotion"
+    ),
     "tpe_first": _optuna(
         "tpe", "Optuna's default after stratified first trials", role="ablation", first=True
     ),

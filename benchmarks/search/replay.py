@@ -111,11 +111,19 @@ def known_lines(journal: Path) -> list[Line]:
 
 def tasks(options: argparse.Namespace) -> Iterator[Task]:
     """Seed by seed, so that a journal cut off compares all methods on equally many seeds."""
-    fewer = {name: int(count) for name, count in (pair.split("=") for pair in options.seeds_of)}
-    counts = {name: fewer.get(name, fewer.get(METHODS[name].role, options.seeds)) for name in options.methods}
     for seed in range(options.seeds):
         for workers in options.workers:
-            yield from (Task(name, workers, seed) for name in options.methods if seed < counts[name])
+            for name in options.methods:
+                if seed < num_seeds(name, workers, options):
+                    yield Task(name, workers, seed)
+
+
+def num_seeds(method: str, workers: int, options: argparse.Namespace) -> int:
+    """How many replays a method has: what `--seeds-of` says of it, else of its role, else `--seeds`."""
+    said = {name: int(count) for name, count in (pair.split("=") for pair in options.seeds_of)}
+    role = METHODS[method].role
+    names = (f"{method}@{workers}", method, f"{role}@{workers}", role)
+    return next((said[name] for name in names if name in said), int(options.seeds))
 
 
 def play_all(table: Path, options: argparse.Namespace) -> list[Line]:
@@ -154,7 +162,11 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--table", type=Path, nargs="+", default=sorted(TABLES.glob("*.json.gz")))
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument(
-        "--seeds-of", nargs="*", default=[], metavar="METHOD=COUNT", help="fewer for some, or for a role"
+        "--seeds-of",
+        nargs="*",
+        default=[],
+        metavar="METHOD=COUNT",
+        help="fewer for some, or for a role; METHOD@WORKERS=COUNT for so many workers",
     )
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
