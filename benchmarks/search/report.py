@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.search import comparisons
 from benchmarks.search.comparisons import Interval, Versus
-from benchmarks.search.methods import BASELINE, HEADLINE, METHODS
+from benchmarks.search.methods import BASELINE, HEADLINES, METHODS
 from benchmarks.search.plots import regret_plot
 from benchmarks.search.regret import Line
 from benchmarks.search.table import Table
@@ -56,6 +56,8 @@ class Played:
 def write_report(played: Sequence[Played], out: Path, plots: Path, command: str) -> None:
     """The report, and one plot for each table and number of workers beside it."""
     parts = [TEXT.read_text().replace("COMMAND", command)]
+    if any(one.lines for one in played):
+        parts.append("## In short\n\n" + _overview(played))
     parts.append("## Methods\n\n" + _methods())
     for one in played:
         parts.append(_about_table(one))
@@ -113,7 +115,7 @@ def _section(played: Played, workers: int, out: Path, plots: Path) -> str:
 
 
 def _plot(played: Played, workers: int, out: Path, plots: Path) -> str:
-    shown = [HEADLINE, *(name for name in METHODS if METHODS[name].role in ("baseline", "ours"))]
+    shown = [name for name in METHODS if METHODS[name].role in ("baseline", "ours")]
     lines = {name: played.of(name, workers) for name in shown if played.of(name, workers)}
     if not lines:
         return ""
@@ -127,18 +129,44 @@ def _plot(played: Played, workers: int, out: Path, plots: Path) -> str:
 # ---------------------------------------------------------------- figures
 
 
-def _headline(played: Played, workers: int) -> str:
-    own, baseline = played.of(HEADLINE, workers), played.of(BASELINE, workers)
-    if not own:
-        return ""
-    needed = comparisons.median(comparisons.training_needed(own, baseline))
-    losses = lost_points(played, workers)
-    said = "; ".join(losses) if losses else "none"
-    when = "not within it" if math.isinf(needed.value) else f"after {_share(needed)} of it"
+def _overview(played: Sequence[Played]) -> str:
+    """The training that Optuna's default needs itself, and ours: table by table."""
+    rows = []
+    for one in played:
+        for workers in one.workers:
+            end, said = against(one, workers, 1.0), []
+            for name in HEADLINES:
+                needed = _needed_share(one, workers, name)
+                said += [_share(needed) if needed else "", _tested(end, name)]
+            own = _needed_share(one, workers, BASELINE)
+            rows.append((f"`{one.table.data}`", str(workers), _share(own) if own else "", *said))
+    ours = (cell for name in HEADLINES for cell in (f"`{name}`", "at 100 %"))
+    header = ("table", "workers", f"`{BASELINE}` itself", *ours)
     return (
-        f"**What Optuna's default has at the end of its budget `{HEADLINE}` has {when} "
-        f"(median over seeds).** "
-        f"Points at which a method is significantly worse than the default: {said}."
+        "The share of the budget after which a method has what Optuna's default has at its end (median over "
+        "seeds, each beside the same seed of the default), and how the two compare at the end.\n\n"
+        + table(header, rows)
+    )
+
+
+def _needed_share(played: Played, workers: int, method: str) -> Interval | None:
+    own, baseline = played.of(method, workers), played.baseline(method, workers)
+    return comparisons.median(comparisons.training_needed(own, baseline)) if own and baseline else None
+
+
+def _headline(played: Played, workers: int) -> str:
+    said = []
+    for name in HEADLINES:
+        needed = _needed_share(played, workers, name)
+        if needed is not None:
+            when = "not within it" if math.isinf(needed.value) else f"after {_share(needed)} of it"
+            said.append(f"`{name}` has {when}")
+    if not said:
+        return ""
+    losses = "; ".join(lost_points(played, workers)) or "none"
+    return (
+        f"**What Optuna's default has at the end of its budget {', '.join(said)} (median over seeds).** "
+        f"Points at which a method is significantly worse than the default: {losses}."
     )
 
 
