@@ -220,8 +220,9 @@ def report(found: dict[str, Arm]) -> Iterator[str]:
         lines.append(line(f"none ({loss}'s, {best_of})", arm.controls, "none"))
         lines.append(line(f"offline, {loss} ({best_of})", arm.distilled, "offline"))
         lines.append(line(f"none, parameters of offline, {loss}", arm.distilled, "none"))
-    yield table(header_of(found["mse"].tuning), lines)
-    teacher = found["mse"].tuning.report(test=True)[0]
+    tuning = next(iter(found.values())).tuning
+    yield table(header_of(tuning), lines)
+    teacher = tuning.report(test=True)[0]
     test = "" if teacher.test is None else f", {100 * teacher.test.quality:.1f} % on test"
     yield f"Teacher: {100 * teacher.scores.quality:.1f} % on validation{test}."
 
@@ -237,12 +238,15 @@ def prepare(options: argparse.Namespace) -> Spec:
 def main() -> None:
     """Run what is missing, then print."""
     parser = arguments(__doc__, seeds=(1, 2, 3, 4, 5))
+    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
     parser.add_argument("--stronger", type=int, metavar="ROWS", help="labels of a better teacher")
     parser.add_argument("--texts", type=int, metavar="ROWS", help="further texts without labels")
     options = parser.parse_args()
+    if (options.stronger or options.texts) and "mse" not in options.losses:
+        parser.error("--stronger and --texts repeat MSE; let --losses hold mse")
     base = prepare(options)
     with bench("sst2_gain", options) as bench_:
-        found = {loss: run_arm(bench_, base, loss, options.seeds) for loss in LOSSES}
+        found = {loss: run_arm(bench_, base, loss, options.seeds) for loss in options.losses}
         parts = list(report(found))
         others = {
             "stronger": (run_stronger, "a teacher of {:,} labels"),
