@@ -104,9 +104,23 @@ METHODS: Mapping[str, Method] = {
         first=True,
         pruner="mo_asha_promotion",
     ),
+    "known_latency_first_promotion_rows": _ours(
+        "the same, choosing among the table's rows",
+        "ablation",
+        first=True,
+        pruner="mo_asha_promotion",
+        snapped=False,
+    ),
     "tpe_front": _optuna("tpe", "Optuna's default with the pruner `front`", role="ablation", pruner="front"),
     "tpe_promotion": _optuna(
         "tpe", "Optuna's default with MO-ASHA (promotion)", role="ablation", pruner="mo_asha_promotion"
+    ),
+    "tpe_first_promotion": _optuna(
+        "tpe",
+        "Optuna's default after stratified first trials, with MO-ASHA (promotion)",
+        role="ablation",
+        pruner="mo_asha_promotion",
+        first=True,
     ),
     "tpe_first": _optuna(
         "tpe", "Optuna's default after stratified first trials", role="ablation", first=True
