@@ -96,8 +96,7 @@ class Setting:
 def run_setting(bench_: Bench, base: Spec, name: str, seeds: Sequence[int]) -> Setting:
     """Everything of one data set."""
     students = [student for student in base["students"] if student["type"] in STUDENTS]
-    search = {"sampler": "random", "seed": 17}  # another one would spend its trials on the faster control
-    base = derived(base, "run", {"students": students, "search": search})
+    base = derived(base, "run", {"students": students})
     file = write_study(base, bench_.folder / f"{name}-classical-data.yaml")
     folder = bench_.folder / f"{name}-classical"
     make_logits(file, folder)
