@@ -35,6 +35,13 @@ Role: TypeAlias = Literal["baseline", "ours", "ablation", "control"]
 BASELINE = "tpe"
 HEADLINES = ("known_latency_snapped", "known_latency_first_promotion")
 """What the report speaks of first: the sampler by itself, and all that a study can do."""
+SIDE_BY_SIDE = (
+    ("known_latency_snapped", "tpe"),
+    ("known_latency_first", "tpe_first"),
+    ("known_latency_promotion", "tpe_promotion"),
+    ("known_latency_first_promotion", "tpe_first_promotion"),
+)
+"""Methods that differ in the sampler alone: what knowing the latency adds."""
 SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "random": lambda seed: RandomSampler(seed=seed),
     "sobol": lambda seed: QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False),

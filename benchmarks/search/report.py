@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.search import comparisons
 from benchmarks.search.comparisons import Interval, Versus
-from benchmarks.search.methods import BASELINE, HEADLINES, METHODS
+from benchmarks.search.methods import BASELINE, HEADLINES, METHODS, SIDE_BY_SIDE
 from benchmarks.search.plots import regret_plot
 from benchmarks.search.regret import Line
 from benchmarks.search.table import Table
@@ -57,7 +57,7 @@ def write_report(played: Sequence[Played], out: Path, plots: Path, command: str)
     """The report, and one plot for each table and number of workers beside it."""
     parts = [TEXT.read_text().replace("COMMAND", command)]
     if any(one.lines for one in played):
-        parts.append("## In short\n\n" + _overview(played))
+        parts += ["## In short\n\n" + _overview(played), _side_by_side(played)]
     parts.append("## Methods\n\n" + _methods())
     for one in played:
         parts.append(_about_table(one))
@@ -149,6 +149,27 @@ def _overview(played: Sequence[Played]) -> str:
     )
 
 
+def _side_by_side(played: Sequence[Played]) -> str:
+    """What the sampler adds where all else is the same."""
+    rows = []
+    for one in played:
+        for workers in one.workers:
+            for ours, theirs in SIDE_BY_SIDE:
+                own, other = comparisons.paired(one.of(ours, workers), one.of(theirs, workers))
+                if own:
+                    tests = [_said(_compared(own, other, point)) for point in POINTS]
+                    rows.append((f"`{one.table.data}`", str(workers), f"`{ours}`", f"`{theirs}`", *tests))
+    header = ("table", "workers", "method", "beside", *(f"at {point:.0%}" for point in POINTS))
+    text = "Methods that differ in the sampler alone, paired by seed; p is not corrected for their number."
+    return f"{text}\n\n{table(header, rows)}" if rows else ""
+
+
+def _compared(own: Sequence[Line], other: Sequence[Line], point: float) -> Versus:
+    """Regret after a share of the budget."""
+    epochs = point * own[0].budget_epochs
+    return comparisons.versus(*([one.regret_at(epochs) for one in lines] for lines in (own, other)))
+
+
 def _needed_share(played: Played, workers: int, method: str) -> Interval | None:
     own, baseline = played.of(method, workers), played.baseline(method, workers)
     return comparisons.median(comparisons.training_needed(own, baseline)) if own and baseline else None
@@ -176,9 +197,7 @@ def against(played: Played, workers: int, point: float) -> dict[str, tuple[Versu
     for name in played.methods(workers):
         own, baseline = comparisons.paired(played.of(name, workers), played.baseline(name, workers))
         if own and own[0].method != baseline[0].method:
-            epochs = point * own[0].budget_epochs
-            regrets = ([one.regret_at(epochs) for one in lines] for lines in (own, baseline))
-            found[name] = comparisons.versus(*regrets)
+            found[name] = _compared(own, baseline, point)
     corrected = comparisons.holm({name: versus.p for name, versus in found.items()})
     return {name: (versus, corrected[name]) for name, versus in found.items()}
 
@@ -214,8 +233,12 @@ def _needed(played: Played, workers: int, names: Sequence[str]) -> str:
 def _tested(found: dict[str, tuple[Versus, float]], name: str) -> str:
     if name not in found:
         return ""
-    versus, p = found[name]
-    return f"{versus.wins}/{versus.ties}/{versus.losses}, p = {p:.2g}, δ = {versus.cliff:+.2f}"
+    return _said(*found[name])
+
+
+def _said(versus: Versus, p: float | None = None) -> str:
+    shown = versus.p if p is None else p
+    return f"{versus.wins}/{versus.ties}/{versus.losses}, p = {shown:.2g}, δ = {versus.cliff:+.2f}"
 
 
 def _regrets(played: Played, workers: int, names: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import xml.etree.ElementTree as ET
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -245,6 +246,22 @@ def test_the_command_reports_and_goes_on_where_it_was_cut_off(tmp_path: Path, ta
     pictures = sorted(path.name for path in (tmp_path / "search").iterdir())
     assert pictures == ["regret-synthetic-1.svg", "regret-synthetic-2.svg"]
     assert all(f"search/{name}" in out.read_text() for name in pictures)
+
+
+def test_fewer_replays_of_a_method_of_a_role_or_at_a_number_of_workers(table: Table, tmp_path: Path) -> None:
+    file = tmp_path / "made.json.gz"
+    table.save(file)
+    given = ["--table", str(file), "--journal", str(tmp_path / "journal"), "--out", str(tmp_path / "out.md")]
+    methods = ["--methods", BASELINE, "random", "known_latency_promotion", "tpe_promotion"]
+    fewer = ["--seeds-of", "random=1", "random@2=0", "ablation@1=0"]
+    main([*given, *methods, *fewer, "--trainings", "5", "--workers", "1", "2", "--seeds", "2"])
+    (kept,) = (tmp_path / "journal").iterdir()
+    played = Counter(key(text)[:2] for text in kept.read_text().splitlines())
+    both = {(name, 2): 2 for name in ("known_latency_promotion", "tpe_promotion")}
+    assert played == {(BASELINE, 1): 2, (BASELINE, 2): 2, ("random", 1): 1, **both}
+    text = (tmp_path / "out.md").read_text()
+    assert "| `synthetic` | 2 | `known_latency_promotion` | `tpe_promotion` |" in text
+    assert "| `synthetic` | 1 | `known_latency_promotion` |" not in text
 
 
 def key(text: str) -> tuple[str, int, int]:
