@@ -78,12 +78,13 @@ class Setting:
         known: dict[str, dict[str, float]] = json.loads((self.folder / "classical.json").read_text())
         return known
 
-    def gain(self, teacher: str, student: str) -> Estimate:
-        """Distilled minus the best control of the same study: tuned in as many first trials."""
+    def gain(self, teacher: str, student: str, *, same: bool = False) -> Estimate:
+        """Distilled minus the best control of as many first trials, or minus that with its parameters."""
         own, one = self.repeats[teacher, student], self.repeats[teacher, student].distilled[0]
+        controls = own.distilled if same else own.controls
         return difference(
             [outcome.logits(outcome.only(student, "offline")) for outcome in own.distilled],
-            [outcome.logits(outcome.only(student, "none")) for outcome in own.controls],
+            [outcome.logits(outcome.only(student, "none")) for outcome in controls],
             one.labels_N,
             labels=one.prepared.labels,
             objective=one.study.quality_name,
@@ -166,7 +167,7 @@ def classical_line(setting: Setting, name: str, file: str) -> list[str]:
     found: list[FloatArray] = [lookup([shard], pool)[0] for pool in pools]
     shares = [f"{100 * accuracy(f, pool.labels_N):.1f}" for f, pool in zip(found, pools, strict=True)]
     took = setting.classical[file]["test_seconds"]
-    return [name, shares[0], "", shares[1], f"{took:.2f} (texts included)", "", ""]
+    return [name, shares[0], "", "", shares[1], f"{took:.2f} (texts included)", "", ""]
 
 
 def teacher_line(setting: Setting, took: float) -> list[str]:
@@ -174,7 +175,7 @@ def teacher_line(setting: Setting, took: float) -> list[str]:
     row = setting.tuning["built"].report(test=True)[0]
     test = "" if row.test is None else f"{100 * row.test.accuracy:.1f}"
     size = "" if row.size_mb is None else f"{row.size_mb:.1f}"
-    return ["teacher built here", f"{100 * row.scores.accuracy:.1f}", "", test, f"{took:.2f}", "1×", size]
+    return ["teacher built here", f"{100 * row.scores.accuracy:.1f}", "", "", test, f"{took:.2f}", "1×", size]
 
 
 def student_line(setting: Setting, teacher: str, student: str, scheme: str, slow: float) -> list[str]:
@@ -194,6 +195,7 @@ def student_line(setting: Setting, teacher: str, student: str, scheme: str, slow
         f"{student} {name}",
         over_seeds([t.scores.accuracy for t in trials if t.scores is not None]).percent(),
         "" if scheme == "none" else setting.gain(teacher, student).points(),
+        "" if scheme == "none" else setting.gain(teacher, student, same=True).points(),
         over_seeds(tests).percent() if tests else "",
         f"{took:.2f}",
         f"{slow / took:.0f}×" if slow >= 10 * took else f"{slow / took:.1f}×",
@@ -216,6 +218,7 @@ def report(setting: Setting, title: str) -> Iterator[str]:
         "model",
         "accuracy validation, %",
         "minus alone, points",
+        "minus own control, points",
         "test, %",
         "test set, CPU s",
         "faster",
