@@ -1,7 +1,8 @@
 """Samplers, confined to the rows of a table.
 
-A sampler of Optuna's proposes in the whole space; its proposal is snapped to the nearest untried row, and the
-row's own parameters are what Optuna is told: the proposal itself is told as failed, which samplers leave out.
+A sampler of Optuna's proposes in the whole space, and again where the table has no such row left, as often as
+in a study; its proposal is snapped to the nearest untried row, and the row's own parameters are what Optuna is
+told: the proposals themselves are told as failed, which samplers leave out.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState, create_trial
 
 from benchmarks.search.simulator import Asker
-from benchmarks.search.snapping import Snapper
+from benchmarks.search.snapping import Snapper, cell
 from kdsearch.core.records import Tried
-from kdsearch.search.drawing import by_chance
+from kdsearch.search.drawing import SAMPLER_DRAWS, by_chance
 from kdsearch.search.known import Known
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
@@ -46,10 +47,15 @@ class OptunaAsker:
 
     def ask(self, number: int, known: Known, untried: Sequence[int]) -> int:
         """What the sampler proposes, snapped."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # which parts of Optuna are experimental
-            trial = self.study.ask()
-            proposed = self.snapper.plan.suggest(trial)
+        left = self.snapper.left(untried)
+        for _ in range(SAMPLER_DRAWS):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # which parts of Optuna are experimental
+                trial = self.study.ask()
+                proposed = self.snapper.plan.suggest(trial)
+            if cell(proposed) in left:
+                break
+            self.study.tell(trial, state=TrialState.FAIL)
         row = self.snapper.nearest(proposed, untried)
         self._replace(trial, row, number)
         return row
@@ -57,7 +63,7 @@ class OptunaAsker:
     def _replace(self, trial: Trial, row: int, number: int) -> None:
         """Optuna's trial gives way to one with the row's parameters; NSGA-II finds its generation there."""
         attrs = self.study._storage.get_trial_system_attrs(trial._trial_id)
-        self.study.tell(trial, state=TrialState.FAIL)
+        self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
         self.begin(row, number, attrs)
 
     def begin(self, row: int, number: int, attrs: dict[str, object] | None = None) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from benchmarks.arms import Spec, derived, shrunk
-from kdsearch.core.records import TrialConfig
+from kdsearch.core.records import TrialConfig, Values
 from kdsearch.search.plan import Plan
 from kdsearch.students import STUDENTS
 
@@ -29,6 +29,8 @@ DATA: dict[str, dict[str, Any]] = {
 }
 """What changes of `studies/search_table.yaml` for each data set."""
 STUDY = "search_table"
+Architecture: TypeAlias = tuple[str, Values]
+"""A student, and those of its parameters that its latency hangs on, by name."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,13 @@ def shrunk_study(spec: Spec) -> Spec:
         if isinstance(scheme, dict) and "layer" in scheme:
             scheme.update(layer=layers, hint_epochs=1)
     return made
+
+
+def architecture_of(config: TrialConfig) -> Architecture:
+    """What its latency hangs on, in whichever order its parameters come."""
+    space = STUDENTS[config.student].SPACE
+    told = [(key, value) for key, value in config.student_params.items() if space[key].architecture]
+    return config.student, tuple(sorted(told, key=lambda pair: pair[0]))
 
 
 def architecture_name(config: TrialConfig) -> str:

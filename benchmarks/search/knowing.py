@@ -8,10 +8,27 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.search.askers import OptunaAsker
+from benchmarks.search.snapping import Snapper, cell
+from benchmarks.search.table import FloatArray
 from kdsearch.core.records import TrialConfig, Tried
 from kdsearch.search.known import Known
 from kdsearch.search.proposing import NUM_STARTUP_TRIALS, Outlook, best, look_around
 from kdsearch.search.surrogate import MakeModel
+
+
+class _Confined(Outlook):
+    """Refuses that of which the table has no row left."""
+
+    def __init__(
+        self, known: Known, snapper: Snapper, untried: Sequence[int], make_model: MakeModel
+    ) -> None:
+        super().__init__(known, snapper.plan, make_model)
+        self._left = snapper.left(untried)
+
+    def scores(self, configs: Sequence[TrialConfig]) -> FloatArray:
+        """Minus infinity for what is refused."""
+        there = np.array([cell(config) in self._left for config in configs], bool)
+        return np.where(there, super().scores(configs), -np.inf)
 
 
 @dataclass
@@ -26,7 +43,7 @@ class KnowingAsker:
     def ask(self, number: int, known: Known, untried: Sequence[int]) -> int:
         """Of the table's rows the best, or what is proposed for the whole space and then the nearest row."""
         snapper = self.fallback.snapper
-        outlook = Outlook(known, snapper.plan, self.make_model)
+        outlook = _Confined(known, snapper, untried, self.make_model)
         if outlook.num_observed < NUM_STARTUP_TRIALS:
             return self.fallback.ask(number, known, untried)
         rng = np.random.default_rng([self.seed, 6, number])

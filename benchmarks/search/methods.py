@@ -16,7 +16,7 @@ import numpy as np
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 
 from benchmarks.search.askers import Beginner, OptunaAsker, Stratified
-from benchmarks.search.design import architecture_name
+from benchmarks.search.design import architecture_of
 from benchmarks.search.knowing import KnowingAsker
 from benchmarks.search.simulator import Asker, Latencies, Setting, Simulator, Story
 from benchmarks.search.snapping import Snapper
@@ -175,10 +175,11 @@ def replay(method: Method, setting: Setting, snapper: Snapper) -> Story:
 def latencies(knowledge: Knowledge, simulator: Simulator, told_A: Sequence[float]) -> Latencies:
     """What the search knows of a configuration's latency at the time that it asks."""
     table: Table = simulator.setting.truth.table
-    places = {one.name: place for place, one in enumerate(table.architectures)}
+    found = zip(table.configs, table.architecture_C, strict=True)
+    places = {architecture_of(config): place for config, place in found}
 
     def told(config: TrialConfig) -> float | None:
-        place = places.get(architecture_name(config))
+        place = places.get(architecture_of(config))
         if place is None or not np.isfinite(told_A[place]) or not known(place):
             return None
         return told_A[place]

@@ -1,9 +1,13 @@
 """From any configuration of a space to the nearest one of a table that is still untried.
 
-Nearest of the same student and scheme, else of the same student, else of any. The distance is the root of
-the summed squares over parameters, each scaled to [0, 1] over its range (logarithmic where the range is);
-ordered choices count by rank, others as equal or not, and a parameter that only one of the two has as
-unequal.
+Nearest of the same architecture and scheme, so that a proposal keeps the latency it was made for; else of
+the same student and scheme, else of the same student, else of any. The distance is the root of the summed
+squares over parameters, each scaled to [0, 1] over its range (logarithmic where the range is); ordered
+choices count by rank, others as equal or not, and a parameter that only one of the two has as unequal.
+
+A table has few rows of each architecture and scheme, a space as many as one likes. A sampler that insists on
+one of which no row is left would be snapped to something else again and again, without ever learning of what
+it asked for; so it is told, as a study tells it of what was tried already, and proposes again.
 """
 
 from __future__ import annotations
@@ -17,12 +21,15 @@ import numpy.typing as npt
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial
 
+from benchmarks.search.design import Architecture, architecture_of
 from benchmarks.search.table import FloatArray
 from kdsearch.core.records import TrialConfig
 from kdsearch.core.space import encode
 from kdsearch.search.plan import Plan
 
 Value = bool | int | float | str
+Cell = tuple[Architecture, str]
+"""An architecture and a scheme."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,15 @@ class Snapper:
         known = {name: found for row in self.rows for name, found in row.distributions.items()}
         return np.array([not _ordered(known[name]) for name in self.names])
 
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """Of each row."""
+        return tuple(cell(config) for config in self.configs)
+
+    def left(self, untried: Sequence[int]) -> frozenset[Cell]:
+        """The architectures and schemes of which there is an untried row."""
+        return frozenset(self.cells[row] for row in untried)
+
     def nearest(self, config: TrialConfig, untried: Sequence[int]) -> int:
         """The place of the untried row nearest to a configuration of the space."""
         rows = self._alike(config, untried)
@@ -81,7 +97,8 @@ class Snapper:
     def _alike(self, config: TrialConfig, untried: Sequence[int]) -> list[int]:
         student = [c for c in untried if self.configs[c].student == config.student]
         both = [c for c in student if self.configs[c].scheme == config.scheme]
-        return both or student or list(untried)
+        exact = [c for c in both if self.cells[c] == cell(config)]
+        return exact or both or student or list(untried)
 
     def _point(
         self, params: Mapping[str, Value], distributions: Mapping[str, BaseDistribution]
@@ -89,6 +106,11 @@ class Snapper:
         return np.array(
             [_scaled(params[n], distributions[n]) if n in params else np.nan for n in self.names], np.float64
         )
+
+
+def cell(config: TrialConfig) -> Cell:
+    """Its architecture and scheme."""
+    return architecture_of(config), config.scheme
 
 
 def _ordered(distribution: BaseDistribution) -> bool:

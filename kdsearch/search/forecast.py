@@ -119,16 +119,21 @@ class Forecaster:
         self._quantile = float(stdtrit(len(completed) - 1, LEVEL))
 
     @classmethod
-    def of(cls, tried: Sequence[Tried], rung: int) -> Forecaster | None:
-        """None while too few trials have gone from this rung to their end."""
+    def of(
+        cls, tried: Sequence[Tried], rung: int, *, at_least: int = MIN_COMPLETED
+    ) -> Forecaster | None:
+        """None while fewer trials than that have gone from this rung to their end.
+
+        A scheme or student of which none has may be forecast, too: what it adds is unknown, and in the spread.
+        """
         done = [t for t in tried if t.state == "complete" and t.quality is not None and t.latency_ms]
         done = sorted((t for t in done if t.best_by(rung) is not None), key=lambda t: t.number)
-        if len(done) < MIN_COMPLETED:
+        if len(done) < at_least:
             return None
         columns = Columns(
             rung,
-            tuple(sorted({t.config.scheme for t in done})),
-            tuple(sorted({t.config.student for t in done})),
+            tuple(sorted({t.config.scheme for t in tried})),
+            tuple(sorted({t.config.student for t in tried})),
             min(t.best_by(rung) or 0.0 for t in done),
         )
         return cls(columns, done)

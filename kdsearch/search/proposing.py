@@ -18,6 +18,7 @@ from kdsearch.core.records import TrialConfig, Tried
 from kdsearch.core.space import Range, encode
 from kdsearch.search.drawing import Refusals, Stored, by_chance, measured, points_of
 from kdsearch.search.features import Feature, Features, FloatArray
+from kdsearch.search.forecast import Forecaster
 from kdsearch.search.known import Known
 from kdsearch.search.latencies import Latencies
 from kdsearch.search.plan import Plan
@@ -25,8 +26,8 @@ from kdsearch.search.surrogate import MakeModel, gaussian_process
 
 NUM_STARTUP_TRIALS = 10
 """Observations before the model has a say; the stratified first trials are among them."""
-MIN_GAINS = 5
-"""Complete trials that a forecast from an unfinished one needs."""
+MIN_FORECAST = 5
+"""Complete trials that the forecast of an unfinished one needs; less than a decision to pause: it may err."""
 BEYOND = 2.0
 """Without a ceiling, latencies up to this multiple of the slowest measured one count."""
 OUTLIER = 4.0
@@ -178,28 +179,25 @@ def _step(feature: Feature, parent: TrialConfig, rng: np.random.Generator) -> St
 
 
 def observations(tried: Sequence[Tried]) -> Iterator[tuple[Tried, float, float]]:
-    """(trial, final quality, its variance): as it ended, or as trials that went on from there ended."""
-    complete = [t for t in tried if t.state == "complete" and t.quality is not None]
-    gains: dict[int, tuple[float, float] | None] = {}
+    """(trial, final quality, its variance): as it ended, or as is forecast where it has not.
+
+    Trials that wait at a rung are those that others overtook there, and end unlike them: so the forecast is
+    a regression on what they were judged by, and half of what it says they will still gain is in its spread.
+    """
+    forecasters: dict[int, Forecaster | None] = {}
     for trial in tried:
         if trial.state == "complete" and trial.quality is not None:
             yield trial, trial.quality, 0.0
         elif trial.qualities and trial.state in ("stopped", "paused", "running", "waiting"):
             epoch = max(trial.qualities)
-            if epoch not in gains:
-                gains[epoch] = _gain(complete, epoch)
-            gain = gains[epoch]
-            if gain is not None:
-                yield trial, min(max(trial.qualities.values()) + gain[0], 1.0), gain[1]
-
-
-def _gain(complete: Sequence[Tried], epoch: int) -> tuple[float, float] | None:
-    """Mean and variance of what complete trials gained after an epoch."""
-    by_then = [(t.quality, t.best_by(epoch)) for t in complete]
-    gains = [end - then for end, then in by_then if end is not None and then is not None]
-    if len(gains) < MIN_GAINS:
-        return None
-    return float(np.mean(gains)), float(np.var(gains)) + 1e-6
+            if epoch not in forecasters:
+                forecasters[epoch] = Forecaster.of(tried, epoch, at_least=MIN_FORECAST)
+            forecaster = forecasters[epoch]
+            if forecaster is not None:
+                forecast = forecaster.forecast(trial)
+                final = min(forecast.mean, 1.0)
+                to_come = final - max(trial.qualities.values())
+                yield trial, final, forecast.sd**2 + (to_come / 2) ** 2
 
 
 def _without_outliers(qualities: FloatArray, floor: float) -> FloatArray:
