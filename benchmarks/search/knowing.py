@@ -16,12 +16,10 @@ from kdsearch.search.proposing import NUM_STARTUP_TRIALS, Outlook, best, look_ar
 from kdsearch.search.surrogate import MakeModel
 
 
-class _Confined(Outlook):
+class Confined(Outlook):
     """Refuses that of which the table has no row left."""
 
-    def __init__(
-        self, known: Known, snapper: Snapper, untried: Sequence[int], make_model: MakeModel
-    ) -> None:
+    def __init__(self, known: Known, snapper: Snapper, untried: Sequence[int], make_model: MakeModel) -> None:
         super().__init__(known, snapper.plan, make_model)
         self._left = snapper.left(untried)
 
@@ -43,7 +41,7 @@ class KnowingAsker:
     def ask(self, number: int, known: Known, untried: Sequence[int]) -> int:
         """Of the table's rows the best, or what is proposed for the whole space and then the nearest row."""
         snapper = self.fallback.snapper
-        outlook = _Confined(known, snapper, untried, self.make_model)
+        outlook = Confined(known, snapper, untried, self.make_model)
         if outlook.num_observed < NUM_STARTUP_TRIALS:
             return self.fallback.ask(number, known, untried)
         rng = np.random.default_rng([self.seed, 6, number])

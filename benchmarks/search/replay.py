@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -65,18 +65,22 @@ class Stage:
         """Of one replay."""
         return self.trainings * self.truth.table.num_epochs
 
+    def setting(self, workers: int, seed: int) -> Setting:
+        """Of one replay."""
+        return Setting(
+            truth=self.truth,
+            workers=workers,
+            budget_epochs=self.budget_epochs,
+            ladder=Ladder.of(RungsSpec(), epochs=self.truth.table.num_epochs),
+            seed=seed,
+            clock=self.clock,
+        )
+
     def play(self, task: Task) -> Line:
         """One replay."""
         method = METHODS[task.method]
         truth = truth_of(method, self.truth, task.seed)
-        setting = Setting(
-            truth=truth,
-            workers=task.workers,
-            budget_epochs=self.budget_epochs,
-            ladder=Ladder.of(RungsSpec(), epochs=truth.table.num_epochs),
-            seed=task.seed,
-            clock=self.clock,
-        )
+        setting = replace(self.setting(task.workers, task.seed), truth=truth)
         began = time.process_time()
         story = replay(method, setting, self.snapper)
         took_s = time.process_time() - began

@@ -119,9 +119,7 @@ class Forecaster:
         self._quantile = float(stdtrit(len(completed) - 1, LEVEL))
 
     @classmethod
-    def of(
-        cls, tried: Sequence[Tried], rung: int, *, at_least: int = MIN_COMPLETED
-    ) -> Forecaster | None:
+    def of(cls, tried: Sequence[Tried], rung: int, *, at_least: int = MIN_COMPLETED) -> Forecaster | None:
         """None while fewer trials than that have gone from this rung to their end.
 
         A scheme or student of which none has may be forecast, too: what it adds is unknown, and in the spread.

@@ -6,37 +6,45 @@ import json
 import math
 import xml.etree.ElementTree as ET
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
-from optuna.samplers import NSGAIISampler
+from optuna.samplers import NSGAIISampler, RandomSampler
 from optuna.trial import TrialState
 
-from benchmarks.search import comparisons
+from benchmarks.search import comparisons, forecasts
 from benchmarks.search.askers import OptunaAsker, Stratified
+from benchmarks.search.knowing import Confined, KnowingAsker
 from benchmarks.search.methods import BASELINE, METHODS, asker_of, latencies, replay, truth_of
 from benchmarks.search.plots import regret_plot
 from benchmarks.search.regret import Line
 from benchmarks.search.replay import main
 from benchmarks.search.simulator import Setting, Simulator
-from benchmarks.search.snapping import Snapper
+from benchmarks.search.snapping import Snapper, cell
 from benchmarks.search.synthetic import synthetic
 from benchmarks.search.table import Table, load
 from benchmarks.search.truth import Truth, floor_of, shuffled
 from kdsearch.core.spec import RungsSpec
-from kdsearch.search.drawing import by_chance
+from kdsearch.search.drawing import SAMPLER_DRAWS, by_chance
 from kdsearch.search.known import Known
+from kdsearch.search.proposing import NUM_STARTUP_TRIALS
 from kdsearch.search.pruners import PRUNERS
 from kdsearch.search.pruners.base import Ladder
+from kdsearch.search.surrogate import gaussian_process
 
 COUNT = 30
 
 
 @pytest.fixture(scope="module")
-def table() -> Table:
-    return synthetic(COUNT, seed=4)
+def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    """From a file, as tables are: parameters come in another order than a plan suggests them in."""
+    path = tmp_path_factory.mktemp("table") / "made.json.gz"
+    synthetic(COUNT, seed=4).save(path)
+    return load(path)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +111,53 @@ def test_a_small_step_is_snapped_back(snapper: Snapper) -> None:
         assert snapper.nearest(moved, range(COUNT)) == row
 
 
+def test_what_is_snapped_keeps_its_architecture_while_it_can(snapper: Snapper) -> None:
+    rng, kept = np.random.default_rng(1), 0
+    for _ in range(200):
+        config = by_chance(snapper.plan, rng)
+        row = snapper.nearest(config, range(COUNT))
+        assert (snapper.cells[row] == cell(config)) is (cell(config) in snapper.left(range(COUNT)))
+        kept += snapper.cells[row] == cell(config)
+    assert 0 < kept < 200
+
+
+def test_a_sampler_is_asked_again_where_the_table_has_no_such_row_left(snapper: Snapper) -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=RandomSampler(seed=7))
+    said = [snapper.plan.suggest(study.ask()) for _ in range(20)]
+    third = next(i for i in range(2, 20) if cell(said[i]) in snapper.cells)
+    vain = {cell(config) for config in said[:third]}
+    untried = [row for row in range(COUNT) if snapper.cells[row] not in vain]
+    assert snapper.left(untried) == set(snapper.cells) - vain
+    asker = OptunaAsker(RandomSampler(seed=7), snapper)
+    row = asker.ask(0, Known(), untried)
+    asked = min(third, SAMPLER_DRAWS - 1)
+    assert row == snapper.nearest(said[asked], untried)
+    states = [trial.state for trial in asker.study.get_trials(deepcopy=False)]
+    assert states == [TrialState.FAIL] * (asked + 1) + [TrialState.RUNNING]
+
+
+def test_known_latency_proposes_only_what_the_table_has_left(truth: Truth, snapper: Snapper) -> None:
+    asked: list[bool] = []
+
+    class Watched(KnowingAsker):
+        def ask(self, number: int, known: Known, untried: Sequence[int]) -> int:
+            outlook = Confined(known, snapper, untried, self.make_model)
+            if outlook.num_observed >= NUM_STARTUP_TRIALS:
+                every = [by_chance(snapper.plan, np.random.default_rng([number, i])) for i in range(40)]
+                there = [cell(config) in snapper.left(untried) for config in every]
+                assert [score > -np.inf for score in outlook.scores(every)] == there
+                asked.extend(there)
+            return super().ask(number, known, untried)
+
+    fallback = OptunaAsker(RandomSampler(seed=1), snapper)
+    asker = Watched(fallback, 1, snapped=True, make_model=gaussian_process)
+    simulator = Simulator(
+        setting(truth, trainings=18), asker, PRUNERS["none"](), truth.table.p90_ms_C.tolist()
+    )
+    simulator.run(lambda running: lambda config: None)
+    assert {True, False} == set(asked)
+
+
 def test_optuna_is_told_the_parameters_of_the_row(truth: Truth, snapper: Snapper) -> None:
     asker = OptunaAsker(NSGAIISampler(seed=1, population_size=4), snapper)
     simulator = Simulator(setting(truth), asker, PRUNERS["mo_asha"](), truth.table.p90_ms_C.tolist())
@@ -164,6 +219,8 @@ def test_latencies_are_known_as_in_a_study_beforehand_or_wrongly(truth: Truth, s
         place = truth.table.architecture_C[row]
         assert exact(config) == told[place]
         assert measured(config) == (told[place] if place in tried else None)
+        turned = replace(config, student_params=dict(reversed(config.student_params.items())))
+        assert exact(turned) == told[place], "in whichever order its parameters come"
 
 
 def test_shuffling_moves_whole_trainings_and_leaves_latencies(truth: Truth) -> None:
@@ -267,6 +324,24 @@ def test_fewer_replays_of_a_method_of_a_role_or_at_a_number_of_workers(table: Ta
 def key(text: str) -> tuple[str, int, int]:
     found = json.loads(text)
     return found["method"], found["workers"], found["seed"]
+
+
+def test_forecasts_are_held_against_the_ends_that_were_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where all end alike, whatever they were early, the regression says so; a mean gain cannot."""
+    table = synthetic(90, seed=4)
+    flat = np.where(np.isnan(table.quality_CSE), np.nan, 0.75)
+    flat[:, :, :3] = np.random.default_rng(0).uniform(0.5, 0.7, flat[:, :, :3].shape)
+    replace(table, quality_CSE=flat).save(tmp_path / "made.json.gz")
+    forecasts.main(["--table", str(tmp_path / "made.json.gz"), "--trainings", "40", "--seeds", "1"])
+    lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert {line[1] for line in lines} <= {"1", "3"}
+    ours = [line for line in lines if line[2].startswith("as")]
+    assert ours
+    assert all(line[4:6] in (["+0.0", "0.0"], ["-0.0", "0.0"]) for line in ours)
+    others = [float(line[5]) for line in lines if line[2].startswith("by")]
+    assert min(others) > 0.5, "gains differ where all end alike"
 
 
 def test_a_plot_is_a_picture_with_every_method() -> None:
