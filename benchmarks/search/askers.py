@@ -1,8 +1,8 @@
 """Samplers, confined to the rows of a table.
 
-A sampler of Optuna's proposes in the whole space, and again where the table has no such row left, as often as
-in a study; its proposal is snapped to the nearest untried row, and the row's own parameters are what Optuna is
-told: the proposals themselves are told as failed, which samplers leave out.
+A sampler of Optuna's proposes in the whole space, and again where the table has no such row left, as often
+as in a study; its proposal is snapped to the nearest untried row, and the row's own parameters are what
+Optuna is told: the proposals themselves are told as failed, which samplers leave out.
 """
 
 from __future__ import annotations

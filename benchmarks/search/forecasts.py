@@ -1,6 +1,6 @@
-"""How well are trials that wait at a rung forecast, beside how they ended when they were trained to their end?
+"""How well are trials that wait at a rung forecast, beside how they ended when they were trained on?
 
-    .venv/bin/python -m benchmarks.search.forecasts [--method tpe_first_promotion] [--trainings 40] [--seeds 6]
+    .venv/bin/python -m benchmarks.search.forecasts [--trainings 40] [--seeds 6]
 
 A method is replayed on each table with four workers; after a third, two thirds and all of its questions every
 waiting trial is forecast, as the sampler `known_latency` does it and by the mean gain of the finished ones,

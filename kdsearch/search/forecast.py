@@ -122,7 +122,7 @@ class Forecaster:
     def of(cls, tried: Sequence[Tried], rung: int, *, at_least: int = MIN_COMPLETED) -> Forecaster | None:
         """None while fewer trials than that have gone from this rung to their end.
 
-        A scheme or student of which none has may be forecast, too: what it adds is unknown, and in the spread.
+        A scheme or student of which none has may be forecast, too: what it adds is unknown, in the spread.
         """
         done = [t for t in tried if t.state == "complete" and t.quality is not None and t.latency_ms]
         done = sorted((t for t in done if t.best_by(rung) is not None), key=lambda t: t.number)
