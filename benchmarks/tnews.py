@@ -3,11 +3,12 @@
     export KDSEARCH_DATA=... KDSEARCH_HOME=...
     .venv/bin/python -m benchmarks.tnews [--seeds 1 2 3] [--out FILE.md]
 
-From studies/tnews_five.yaml and studies/tnews.yaml each a study is derived for the teacher built and
-pretrained here, and one for a classical ensemble (benchmarks/classical.py), whose logits are given by text.
-The best control and the best distilled BiLSTM and TextCNN of each are repeated with every seed. Seconds are
-those of the whole test set on one CPU thread in batches of 64, without tokenising. The test pool is read at
-the end, once for each repeat. Cut off, the same command goes on.
+From studies/tnews_five.yaml and studies/tnews.yaml studies are derived: of each student alone, distilled
+from the teacher built and pretrained here, and from a classical ensemble (benchmarks/classical.py), whose
+logits are given by text. Each has as many trials to tune it (12 unless `--set budget.trials=` says otherwise),
+and the best of them is repeated with every seed; beside a distilled one, the control with its parameters.
+Seconds are those of the whole test set on one CPU thread in batches of 64, without tokenising. The test pool
+is read at the end, once for each repeat. Cut off, the same command goes on.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Setting:
     folder: Path
     """Of the classical models' logits."""
     tuning: dict[str, Outcome]
-    """By teacher."""
+    """One study with each teacher."""
     repeats: dict[tuple[str, str], Repeats]
     """By teacher and student."""
 
@@ -79,7 +80,7 @@ class Setting:
         return known
 
     def gain(self, teacher: str, student: str, *, same: bool = False) -> Estimate:
-        """Distilled minus the best control of as many first trials, or minus that with its parameters."""
+        """Distilled minus the control that was tuned alike, or minus that with its own parameters."""
         own, one = self.repeats[teacher, student], self.repeats[teacher, student].distilled[0]
         controls = own.distilled if same else own.controls
         return difference(
@@ -96,33 +97,43 @@ class Setting:
 
 def run_setting(bench_: Bench, base: Spec, name: str, seeds: Sequence[int]) -> Setting:
     """Everything of one data set."""
-    students = [student for student in base["students"] if student["type"] in STUDENTS]
-    base = derived(base, "run", {"students": students})
     file = write_study(base, bench_.folder / f"{name}-classical-data.yaml")
     folder = bench_.folder / f"{name}-classical"
     make_logits(file, folder)
-    lent = {
-        "teacher.logits": str(folder / "ensemble.npz"),
-        "teacher.pretrain": None,
-        "teacher.finetune": None,
+    first = bench_.finished(arm(base, "built", STUDENTS[0], "none", {}))
+    tree = first.teacher_folder(bench_.folder / f"{name}-teacher")
+    without: Spec = {"teacher.pretrain": None, "teacher.finetune": None}
+    changes = {
+        "built": {"teacher.model": str(tree), "teacher.build": None, **without},
+        "classical": {"teacher.logits": str(folder / "ensemble.npz"), **without},
     }
-    built = bench_.finished(derived(base, "built", {}))
-    tuning = {"built": built, "classical": bench_.finished(derived(base, "classical", lent))}
-    tree = built.teacher_folder(bench_.folder / f"{name}-teacher")
-    ready = {"teacher.build": None, "teacher.pretrain": None, "teacher.finetune": None}
-    changes = {"built": {"teacher.model": str(tree), **ready}, "classical": lent}
-    found = Setting(folder, tuning, {})
-    for teacher in TEACHERS:
-        for student in STUDENTS:
-            own = Repeats([], [])
-            num_tuned = min(len(tuning[teacher].of(student, scheme)) for scheme in ("none", "offline"))
-            for scheme, outcomes in (("none", own.controls), ("offline", own.distilled)):
-                best = tuning[teacher].best(student, scheme, first=num_tuned)
-                for seed in seeds:
-                    spec = repeated(base, best, f"{teacher}-{student}-{scheme}", seed, changes[teacher])
-                    outcomes.append(bench_.finished(spec))
-            found.repeats[teacher, student] = own
+    found = Setting(folder, {"built": first}, {})
+
+    def repeats(tuned: Outcome, teacher: str, student: str, scheme: str) -> list[Outcome]:
+        best, name_ = tuned.best(student, scheme), f"{teacher}-{student}-{scheme}"
+        return [bench_.finished(repeated(base, best, name_, seed, changes[teacher])) for seed in seeds]
+
+    for student in STUDENTS:  # a control learns nothing from its teacher: one serves for all
+        alone = first
+        if student != STUDENTS[0]:
+            alone = bench_.finished(arm(base, "built", student, "none", changes["built"]))
+        controls = repeats(alone, "built", student, "none")
+        for teacher in TEACHERS:
+            tuned = bench_.finished(arm(base, teacher, student, "offline", changes[teacher]))
+            found.tuning.setdefault(teacher, tuned)
+            found.repeats[teacher, student] = Repeats(controls, repeats(tuned, teacher, student, "offline"))
     return found
+
+
+def arm(base: Spec, teacher: str, student: str, scheme: str, changes: Spec) -> Spec:
+    """The study that tunes one student under one scheme."""
+    own = {
+        "students": [one for one in base["students"] if one["type"] == student],
+        "schemes": [
+            one for one in base["schemes"] if scheme == (one if isinstance(one, str) else one["type"])
+        ],
+    }
+    return derived(base, f"{teacher}-{student}-{scheme}", {**own, **changes})
 
 
 # ---------------------------------------------------------------- figures
@@ -241,11 +252,11 @@ def report(setting: Setting, title: str) -> Iterator[str]:
 
 def prepare(name: str, options: argparse.Namespace) -> Spec:
     """The base study of a data set."""
-    base = changed(load_spec(name), options)
+    base = changed(derived(load_spec(name), "arms", {"budget.trials": 12}), options)
     if not options.small:
         return base
     rows = {f"data.{pool}.limit": 600 for pool in ("train", "validation", "test", "unlabelled")}
-    return derived(shrunk(base), "run", {**rows, "training.rows_per_epoch": 600, "budget.trials": 8})
+    return derived(shrunk(base), "run", {**rows, "training.rows_per_epoch": 600, "budget.trials": 2})
 
 
 def main() -> None:
