@@ -160,7 +160,11 @@ def _side_by_side(played: Sequence[Played]) -> str:
                     tests = [_said(_compared(own, other, point)) for point in POINTS]
                     rows.append((f"`{one.table.data}`", str(workers), f"`{ours}`", f"`{theirs}`", *tests))
     header = ("table", "workers", "method", "beside", *(f"at {point:.0%}" for point in POINTS))
-    text = "Methods that differ in the sampler alone, paired by seed; p is not corrected for their number."
+    text = (
+        "Methods that differ in the sampler alone, paired by seed; p is not corrected for their number. What "
+        "`known_latency_first_promotion_rows` proposes is a row and therefore what is trained, as in a "
+        "study; all others are snapped."
+    )
     return f"{text}\n\n{table(header, rows)}" if rows else ""
 
 
