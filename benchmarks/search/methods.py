@@ -42,7 +42,7 @@ SIDE_BY_SIDE = (
     ("known_latency_first_promotion", "tpe_first_promotion"),
     ("known_latency_first_promotion_rows", "tpe_first_promotion"),
 )
-"""Methods that differ in the sampler alone; of the last pair, one is not snapped: what knowing latency adds."""
+"""Methods that differ in the sampler alone, and in the last pair in snapping: what knowing latency adds."""
 SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "random": lambda seed: RandomSampler(seed=seed),
     "sobol": lambda seed: QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False),
