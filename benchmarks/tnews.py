@@ -110,7 +110,8 @@ def run_setting(bench_: Bench, base: Spec, name: str, seeds: Sequence[int]) -> S
     found = Setting(folder, {"built": first}, {})
 
     def repeats(tuned: Outcome, teacher: str, student: str, scheme: str) -> list[Outcome]:
-        best, name_ = tuned.best(student, scheme), f"{teacher}-{student}-{scheme}"
+        best = tuned.best(student, scheme, first=base["budget"]["trials"])
+        name_ = f"{teacher}-{student}-{scheme}"
         return [bench_.finished(repeated(base, best, name_, seed, changes[teacher])) for seed in seeds]
 
     for student in STUDENTS:  # a control learns nothing from its teacher: one serves for all
@@ -126,13 +127,17 @@ def run_setting(bench_: Bench, base: Spec, name: str, seeds: Sequence[int]) -> S
 
 
 def arm(base: Spec, teacher: str, student: str, scheme: str, changes: Spec) -> Spec:
-    """The study that tunes one student under one scheme."""
-    own = {
+    """The study that tunes one student under one scheme, with as many trials whichever it is."""
+    own: Spec = {
         "students": [one for one in base["students"] if one["type"] == student],
         "schemes": [
             one for one in base["schemes"] if scheme == (one if isinstance(one, str) else one["type"])
         ],
     }
+    if scheme != "none":
+        # a study has its control in every round of first trials, which are half of its trials: all of the epochs
+        trials = base["budget"]["trials"]
+        own |= {"budget.trials": 4 * trials, "budget.epochs": 2 * trials * base["training"]["epochs"]}
     return derived(base, f"{teacher}-{student}-{scheme}", {**own, **changes})
 
 
