@@ -135,7 +135,7 @@ def arm(base: Spec, teacher: str, student: str, scheme: str, changes: Spec) -> S
         ],
     }
     if scheme != "none":
-        # a study has its control in every round of first trials, which are half of its trials: all of the epochs
+        # a study has its control in every round of first trials; these are half of the trials, and all epochs
         trials = base["budget"]["trials"]
         own |= {"budget.trials": 4 * trials, "budget.epochs": 2 * trials * base["training"]["epochs"]}
     return derived(base, f"{teacher}-{student}-{scheme}", {**own, **changes})
