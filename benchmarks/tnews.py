@@ -5,7 +5,7 @@
 
 From studies/tnews_five.yaml and studies/tnews.yaml studies are derived: of each student alone, distilled
 from the teacher built and pretrained here, and from a classical ensemble (benchmarks/classical.py), whose
-logits are given by text. Each has as many trials to tune it (12 unless `--set budget.trials=` says so),
+logits are given by text. Each has as many trials to tune it (3 unless `--set budget.trials=` says so),
 and the best of them is repeated with every seed; beside a distilled one, the control with its parameters.
 Seconds are those of the whole test set on one CPU thread in batches of 64, without tokenising. The test pool
 is read at the end, once for each repeat. Cut off, the same command goes on.
@@ -257,7 +257,7 @@ def report(setting: Setting, title: str) -> Iterator[str]:
 
 def prepare(name: str, options: argparse.Namespace) -> Spec:
     """The base study of a data set."""
-    base = changed(derived(load_spec(name), "arms", {"budget.trials": 12}), options)
+    base = changed(derived(load_spec(name), "arms", {"budget.trials": 3}), options)
     if not options.small:
         return base
     rows = {f"data.{pool}.limit": 600 for pool in ("train", "validation", "test", "unlabelled")}
