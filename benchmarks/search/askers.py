@@ -16,11 +16,11 @@ import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
-from optuna.trial import Trial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
 from benchmarks.search.simulator import Asker
 from benchmarks.search.snapping import Snapper, cell
-from kdsearch.core.records import Tried
+from kdsearch.core.records import TrialConfig, Tried
 from kdsearch.search.drawing import SAMPLER_DRAWS, by_chance
 from kdsearch.search.known import Known
 
@@ -49,22 +49,22 @@ class OptunaAsker:
         """What the sampler proposes, snapped."""
         left = self.snapper.left(untried)
         for _ in range(SAMPLER_DRAWS):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # which parts of Optuna are experimental
-                trial = self.study.ask()
-                proposed = self.snapper.plan.suggest(trial)
+            proposed, attrs = self._proposed()
             if cell(proposed) in left:
                 break
-            self.study.tell(trial, state=TrialState.FAIL)
         row = self.snapper.nearest(proposed, untried)
-        self._replace(trial, row, number)
+        self.begin(row, number, attrs)
         return row
 
-    def _replace(self, trial: Trial, row: int, number: int) -> None:
-        """Optuna's trial gives way to one with the row's parameters; NSGA-II finds its generation there."""
+    def _proposed(self) -> tuple[TrialConfig, dict[str, object]]:
+        """A proposal, told as failed: its row takes its place, with what NSGA-II finds its generation by."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # which parts of Optuna are experimental
+            trial = self.study.ask()
+            proposed = self.snapper.plan.suggest(trial)
         attrs = self.study._storage.get_trial_system_attrs(trial._trial_id)
-        self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-        self.begin(row, number, attrs)
+        self.study.tell(trial, state=TrialState.FAIL)
+        return proposed, attrs
 
     def begin(self, row: int, number: int, attrs: dict[str, object] | None = None) -> None:
         """A trial runs, whoever chose it."""

@@ -2,9 +2,10 @@
 
     .venv/bin/python -m benchmarks.search.forecasts [--trainings 40] [--seeds 6]
 
-A method is replayed on each table with four workers; after a third, two thirds and all of its questions every
-waiting trial is forecast, as the sampler `known_latency` does it and by the mean gain of the finished ones,
-and compared with the end that the table recorded. Nothing is trained.
+Optuna's default, after stratified first trials and with promotion, is replayed on each table with four
+workers; after a third, two thirds and all of its questions every waiting trial is forecast, as the sampler
+`known_latency` does it and by the mean gain of the finished ones, and compared with the end that the table
+recorded. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,13 +22,15 @@ import numpy as np
 from benchmarks.arms import table
 from benchmarks.search.methods import METHODS, asker_of
 from benchmarks.search.replay import Stage
-from benchmarks.search.simulator import Play, Simulator
+from benchmarks.search.simulator import Asker, Play, Setting, Simulator
 from benchmarks.search.table import TABLES, FloatArray
 from kdsearch.core.records import Tried
 from kdsearch.search.known import Known
 from kdsearch.search.proposing import MIN_FORECAST, observations
 from kdsearch.search.pruners import PRUNERS
+from kdsearch.search.pruners.base import Pruner
 
+METHOD = "tpe_first_promotion"
 WORKERS = 4
 AFTER = (1 / 3, 2 / 3, 1.0)
 
@@ -41,21 +45,23 @@ class Error(NamedTuple):
 
 
 class Watched(Simulator):
-    """Keeps what was known at each question."""
+    """Keeps all trials as they stood at each question."""
+
+    def __init__(self, setting: Setting, asker: Asker, pruner: Pruner, latency_of: Sequence[float]) -> None:
+        super().__init__(setting, asker, pruner, latency_of)
+        self.seen: list[list[Play]] = []
 
     def known(self) -> Known:
         """For whoever proposes."""
-        self.seen: list[list[Play]] = getattr(self, "seen", [])
-        self.seen.append([Play(p.row, p.curve, p.tried, p.epochs_run) for p in self.plays])
+        self.seen.append([replace(play) for play in self.plays])
         return super().known()
 
 
-def snapshots(stage: Stage, method: str, seed: int) -> Iterator[list[Play]]:
+def snapshots(stage: Stage, seed: int) -> Iterator[list[Play]]:
     """All trials, as they stood at some questions of a replay."""
-    setting = stage.setting(WORKERS, seed)
     told = stage.truth.table.p90_ms_C.tolist()
-    asker = asker_of(METHODS[method], stage.snapper, seed)
-    simulator = Watched(setting, asker, PRUNERS[METHODS[method].pruner](), told)
+    asker = asker_of(METHODS[METHOD], stage.snapper, seed)
+    simulator = Watched(stage.setting(WORKERS, seed), asker, PRUNERS[METHODS[METHOD].pruner](), told)
     simulator.run(lambda running: lambda config: None)
     for share in AFTER:
         yield simulator.seen[max(0, int(share * len(simulator.seen)) - 1)]
@@ -84,12 +90,12 @@ def _gains(tried: Sequence[Tried], epoch: int) -> list[float]:
     return [end - then for end, then in ends if end is not None and then is not None]
 
 
-def rows(path: Path, method: str, trainings: int, seeds: int) -> Iterator[list[str]]:
+def rows(path: Path, trainings: int, seeds: int) -> Iterator[list[str]]:
     """Of the table of figures."""
     stage = Stage.open(path, trainings, "seconds")
     found: dict[tuple[str, int], list[Error]] = defaultdict(list)
     for seed in range(seeds):
-        for plays in snapshots(stage, method, seed):
+        for plays in snapshots(stage, seed):
             for key, error in errors(plays):
                 found[key].append(error)
     for (rule, epoch), own in sorted(found.items(), key=lambda item: (item[0][1], item[0][0])):
@@ -115,7 +121,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--table", type=Path, nargs="+", default=sorted(TABLES.glob("*.json.gz")))
-    parser.add_argument("--method", choices=METHODS, default="tpe_first_promotion", metavar="METHOD")
     parser.add_argument("--trainings", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=6)
     options = parser.parse_args(argv)
@@ -128,9 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "error, points",
         "errors per spread",
     )
-    found = [
-        row for path in options.table for row in rows(path, options.method, options.trainings, options.seeds)
-    ]
+    found = [row for path in options.table for row in rows(path, options.trainings, options.seeds)]
     print(table(header, found))
 
 
